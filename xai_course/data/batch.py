@@ -1,0 +1,107 @@
+"""The one thing that crosses a floor: a batch of images that come with the answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Images with what they show and where.
+
+    Attributes:
+        images: ``[B, C, H, W]`` float32.
+        labels: ``[B]`` int64 (one class each) or ``[B, K]`` float32 in {0, 1} (multi-label).
+        masks: ``[B, H, W]`` bool, True on the object; None where a data set has none.
+        index: ``[B]`` int64, the position in the data set.
+    """
+
+    images: Tensor
+    labels: Tensor
+    masks: Tensor | None
+    index: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device (no copy where it is there already)."""
+        return Batch(*(None if t is None else t.to(device, non_blocking=True) for t in self))
+
+
+class Dataset(Protocol):
+    """What every data set offers: its length, and a whole batch for a list of positions (one vectorised call)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch: ...
+
+
+class Splits(NamedTuple):
+    """Disjoint train, validation and test sets of one task. ``fingerprint`` is a hash of everything that decides them."""
+
+    name: str
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    classes: tuple[str, ...]
+    fingerprint: str
+
+
+class ArrayData:
+    """A data set held in memory, on the CPU or on the accelerator.
+
+    Args:
+        images: ``[N, C, H, W]`` uint8 (scaled by 1/255 on the way out) or float32.
+        labels: ``[N]`` int64 or ``[N, K]`` float32.
+        masks: ``[N, H, W]`` bool or None.
+
+    Raises:
+        ValueError: the three do not agree in length, or an argument has another rank or dtype.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, masks: Tensor | None = None):
+        if images.ndim != 4 or images.dtype not in (torch.uint8, torch.float32):
+            raise ValueError(f"images must be [N, C, H, W] uint8 or float32, got {tuple(images.shape)} {images.dtype}")
+        single = labels.ndim == 1 and labels.dtype == torch.int64
+        multi = labels.ndim == 2 and labels.dtype == torch.float32
+        if len(labels) != len(images) or not (single or multi):
+            raise ValueError(
+                f"labels must be [N] int64 or [N, K] float32 with N={len(images)}, got {tuple(labels.shape)} {labels.dtype}"
+            )
+        if masks is not None and (masks.shape != images[:, 0].shape or masks.dtype != torch.bool):
+            raise ValueError(f"masks must be {tuple(images[:, 0].shape)} bool, got {tuple(masks.shape)} {masks.dtype}")
+        self.images, self.labels, self.masks = images, labels, masks
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        at = torch.as_tensor(indices, dtype=torch.int64, device=self.images.device)
+        images = self.images[at]
+        if images.dtype == torch.uint8:
+            images = images.float().div_(255)
+        return Batch(images, self.labels[at], None if self.masks is None else self.masks[at], at)
+
+    def to(self, device: torch.device | str) -> ArrayData:
+        """Everything moved to ``device``, so that training needs no copies from the host."""
+        masks = None if self.masks is None else self.masks.to(device)
+        return ArrayData(self.images.to(device), self.labels.to(device), masks)
+
+
+def batches(data: Dataset, size: int = 256, device: torch.device | str = "cpu"):
+    """The whole data set in order, in batches of ``size``; the last may be smaller."""
+    for start in range(0, len(data), size):
+        yield data.__getitems__(range(start, min(start + size, len(data)))).to(device)
+
+
+def fingerprint(*parts: object) -> str:
+    """Sixteen hex digits that change when any part does; tensors and bytes by content, the rest by ``repr``."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            part = part.detach().cpu().contiguous().numpy().tobytes()
+        digest.update(part if isinstance(part, bytes) else repr(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,99 @@
+"""The one interface that all methods and baselines share: losses to train with, logits and maps to be measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.batch import Batch, batches
+from ..maps import class_activation_map, gap_head, normalise
+
+Losses = dict[str, Tensor]
+
+
+class Clock(NamedTuple):
+    """Where training stands, for ramps: ``epoch`` in [0, epochs), ``step`` counts all optimiser steps so far."""
+
+    epoch: int = 0
+    step: int = 0
+    epochs: int = 1
+    steps_per_epoch: int = 1
+
+    @property
+    def progress(self) -> float:
+        """Share of all steps already done, in [0, 1)."""
+        return self.step / max(1, self.epochs * self.steps_per_epoch)
+
+
+class Method(nn.Module):
+    """A network and the rule that trains it.
+
+    A subclass overrides `losses`. It yields one or several dictionaries of named scalar terms, each with a ``total``;
+    the loop back-propagates each total as it is yielded, so gradients add up and each graph is freed before the next.
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
+        raise TypeError(f"{type(self).__name__} defines no losses: override Method.losses")
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class scores ``[B, K]`` for evaluation."""
+        return self.net(images)
+
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        """The method's own map of ``classes [B]``: ``[B, H, W]`` in [0, 1] at the size of the images.
+
+        Default: the class activation map of the GAP + linear head, negative evidence cut, divided by its maximum.
+        """
+        head = gap_head(self.net)
+        maps = class_activation_map(self.net.features(images), head.weight, classes=classes.unsqueeze(1))
+        return normalise(F.interpolate(maps.relu(), images.shape[-2:], mode="bilinear", align_corners=False)[:, 0])
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy for ``labels [B]`` int64, mean binary cross-entropy for ``labels [B, K]`` float. Scalar mean."""
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels)
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+class CrossEntropy(Method):
+    """The baseline of every chapter: classification loss only.
+
+    Args:
+        net: any classifier, ``[B, C, H, W] -> [B, K]``.
+        label_smoothing: share of the target spread over all classes, in [0, 1); single-label only.
+    """
+
+    def __init__(self, net: nn.Module, label_smoothing: float = 0.0):
+        super().__init__(net)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
+        self.label_smoothing = label_smoothing
+
+    def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
+        logits = self.net(batch.images)
+        if self.label_smoothing:
+            yield {"total": F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)}
+        else:
+            yield {"total": classification_loss(logits, batch.labels)}
+
+
+@torch.no_grad()
+def predict(method: Method, data, *, size: int = 256, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Logits ``[N, K]`` and labels of a whole data set, in eval mode, on the CPU. Train/eval mode is put back."""
+    modes = {m: m.training for m in method.modules()}
+    method.eval()
+    try:
+        pairs = [(method.logits(b.images).float().cpu(), b.labels.cpu()) for b in batches(data, size, device)]
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
