@@ -1,0 +1,1 @@
+"""Speed and memory against peers. Run one with ``python -m benchmarks.maps``."""
