@@ -43,6 +43,10 @@ class Method(nn.Module):
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         raise TypeError(f"{type(self).__name__} defines no losses: override Method.losses")
 
+    def parameter_groups(self) -> list[dict]:
+        """What the optimiser trains; a group may carry its own ``lr``."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
     def logits(self, images: Tensor) -> Tensor:
         """Class scores ``[B, K]`` for evaluation."""
         return self.net(images)

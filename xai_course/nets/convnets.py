@@ -58,3 +58,86 @@ def small_cnn(classes: int = 10, *, channels: int = 3, width: int = 16, seed: in
             conv_block(4 * width, 4 * width, dilation=2),
         )
         return GapClassifier(body, nn.Linear(4 * width, classes))
+
+
+class GaussianNoise(nn.Module):
+    """Adds N(0, sigma^2) to every pixel while training; the identity in eval mode (AMC-Loss, Table 2, first line)."""
+
+    def __init__(self, sigma: float = 0.15):
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + self.sigma * torch.randn_like(images) if self.training else images
+
+
+def leaky_block(inputs: int, outputs: int, kernel: int = 3, padding: int | str = "same", *, slope: float = 0.1):
+    """Convolution without bias, BatchNorm, LeakyReLU: one line of AMC-Loss's Table 2. ``slope`` 1 leaves it linear."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False)
+    act = nn.Identity() if slope == 1 else nn.LeakyReLU(slope)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), act)
+
+
+def _pool_and_drop() -> nn.Sequential:
+    return nn.Sequential(nn.MaxPool2d(2), nn.Dropout(0.5))
+
+
+def amc_net(
+    classes: int = 10, *, channels: int = 3, features: int = 128, noise: float = 0.15, released: bool = False
+) -> GapClassifier:
+    """AMC-Loss, Table 2 top: nine convolutions for 32x32 images, deep feature of 128 numbers.
+
+    Maps ``[B, features, 6, 6]`` (5x5 for 28x28 images). Parameters with 10 classes: 3,121,802 (3 channels), 3,119,498
+    (1 channel); 20 classes 3,123,092. BatchNorm counts scale and shift; the TensorFlow original trains the shift only.
+
+    Args:
+        classes, channels: number of logits and of image channels.
+        features: width of the last 1x1 convolution; 128 in the paper.
+        noise: standard deviation of the training noise on the pixels.
+        released: the network of the released code and checkpoint instead, which is not Table 2: half the widths and no
+            256-wide 1x1 layer, 774,986 parameters.
+    """
+    a, b, c = (64, 128, 256) if released else (128, 256, 512)
+    between = [] if released else [leaky_block(c, b, 1)]
+    body = nn.Sequential(
+        GaussianNoise(noise),
+        leaky_block(channels, a),
+        leaky_block(a, a),
+        leaky_block(a, a),
+        _pool_and_drop(),
+        leaky_block(a, b),
+        leaky_block(b, b),
+        leaky_block(b, b),
+        _pool_and_drop(),
+        leaky_block(b, c, padding="valid"),
+        *between,
+        leaky_block(b if between else c, features, 1),
+    )
+    return GapClassifier(body, nn.Linear(features, classes))
+
+
+def amc_figure_net(
+    classes: int = 10, *, channels: int = 1, features: int = 3, noise: float = 0.15, linear: bool = False
+) -> GapClassifier:
+    """AMC-Loss, Table 2 bottom: the small network of Figs. 1 and 4 for 28x28 images, maps ``[B, features, 5, 5]``.
+
+    Parameters: 112,110 with 3 features, 111,970 with 2, 120,650 with the 64 that Table 2 prints (which cannot be followed
+    by its "3 -> 10" linear layer, so the width of the last 1x1 convolution is ``features`` here).
+
+    Args:
+        classes, channels: number of logits and of image channels.
+        features: width of the deep feature: 2 (Fig. 1), 3 (Fig. 4) or 64.
+        noise: standard deviation of the training noise on the pixels.
+        linear: no LeakyReLU behind the last 1x1 convolution, so that features can point anywhere on the sphere; with it
+            (the paper) they crowd into the positive corner.
+    """
+    body = nn.Sequential(
+        GaussianNoise(noise),
+        leaky_block(channels, 64),
+        _pool_and_drop(),
+        leaky_block(64, 64),
+        _pool_and_drop(),
+        leaky_block(64, 128, padding="valid"),
+        leaky_block(128, features, 1, slope=1 if linear else 0.1),
+    )
+    return GapClassifier(body, nn.Linear(features, classes))

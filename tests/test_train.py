@@ -1,0 +1,252 @@
+"""The training loop: exact resume after SIGKILL, determinism, faults, two processes against one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from xai_course.data.batch import ArrayData
+from xai_course.data.files import write_atomically
+from xai_course.methods.base import CrossEntropy, Method
+from xai_course.nets.convnets import GapClassifier
+from xai_course.train import GaussianRamps, Preset, epoch_order, fit, make_optimizer
+
+
+def toy(n: int = 48) -> ArrayData:
+    g = torch.Generator().manual_seed(0)
+    return ArrayData(torch.rand(n, 1, 8, 8, generator=g), torch.randint(0, 3, (n,), generator=g))
+
+
+def net(batch_norm: bool = True) -> GapClassifier:
+    torch.manual_seed(5)
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2)]
+    return GapClassifier(nn.Sequential(*layers if batch_norm else [layers[0], layers[2]]), nn.Linear(4, 3))
+
+
+def weights(method: nn.Module) -> torch.Tensor:
+    return torch.cat([v.flatten().double() for v in method.state_dict().values()])
+
+
+def shift(batch, generator):
+    return batch._replace(images=batch.images + torch.randn(batch.images.shape, generator=generator))
+
+
+PRESET = Preset(epochs=3, batch_size=10, schedule="one_cycle", lr=0.01, ema=0.9, checkpoint_seconds=0.0)
+
+
+def test_loss_falls_and_history_names_every_term():
+    class Named(CrossEntropy):
+        def losses(self, batch, clock):
+            for terms in super().losses(batch, clock):
+                yield {**terms, "twice": 2 * terms["total"]}
+
+    history = fit(Named(net(False)), toy(), Preset(epochs=30, batch_size=16, lr=0.05))
+    assert history[-1]["total"] < history[0]["total"]
+    assert history[0]["twice"] == pytest.approx(2 * history[0]["total"], rel=1e-5)
+    assert len(history) == 30 and {"seconds", "lr"} <= history[0].keys()
+
+
+def test_same_seed_same_weights_other_seed_other_weights():
+    runs = []
+    for seed in (0, 0, 1):
+        method = CrossEntropy(net())
+        fit(method, toy(), PRESET, seed=seed, augment=shift)
+        runs.append(weights(method))
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle", "cosine", "gaussian_ramps"])
+def test_interrupted_between_any_two_steps_resumes_bit_for_bit(tmp_path, schedule):
+    preset = Preset(epochs=2, batch_size=16, schedule=schedule, ramp_up=1, ramp_down=1, lr=0.01, checkpoint_seconds=0.0)
+    whole = CrossEntropy(net())
+    fit(whole, toy(), preset, augment=shift)
+
+    class Stop(Exception):
+        pass
+
+    for stop_at in range(1, 6):
+
+        class Interrupted(CrossEntropy):
+            def losses(self, batch, clock, stop_at=stop_at):
+                if clock.step == stop_at:
+                    raise Stop
+                yield from super().losses(batch, clock)
+
+        first, out = Interrupted(net()), tmp_path / str(stop_at)
+        Interrupted.__name__ = "CrossEntropy"
+        with pytest.raises(Stop):
+            fit(first, toy(), preset, out=out, augment=shift)
+        second = CrossEntropy(net())
+        fit(second, toy(), preset, out=out, augment=shift)
+        assert torch.equal(weights(whole), weights(second)), stop_at
+
+
+def test_sigkill_in_mid_epoch_then_resume_equals_an_uninterrupted_run(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys, time, torch
+        sys.path.insert(0, sys.argv[1])
+        from test_train import PRESET, CrossEntropy, fit, net, shift, toy, weights
+        class Slow(CrossEntropy):
+            def losses(self, batch, clock):
+                time.sleep(float(sys.argv[4]))
+                yield from super().losses(batch, clock)
+        Slow.__name__ = "CrossEntropy"
+        method = Slow(net())
+        fit(method, toy(), PRESET, out=sys.argv[2], augment=shift)
+        torch.save(weights(method), sys.argv[3])
+        """)
+    )
+
+    def start(out, sleep):
+        here = os.path.dirname(__file__)
+        command = [sys.executable, str(script), here, str(tmp_path / out), str(tmp_path / f"{out}.pt"), str(sleep)]
+        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    killed = start("killed", 0.3)
+    checkpoint, deadline = tmp_path / "killed" / "checkpoint.pt", time.monotonic() + 120
+    seen = []  # two different checkpoints: the second lies inside an epoch
+    while len(seen) < 2 and time.monotonic() < deadline:
+        if checkpoint.exists() and checkpoint.stat().st_mtime_ns not in seen:
+            seen.append(checkpoint.stat().st_mtime_ns)
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    step = torch.load(checkpoint, weights_only=True)["progress"]
+    assert 0 < step["step"] < 4, step
+    assert start("killed", 0).wait() == 0 and start("whole", 0).wait() == 0
+    assert torch.equal(torch.load(tmp_path / "killed.pt"), torch.load(tmp_path / "whole.pt"))
+
+
+def test_checkpoint_faults_are_named(tmp_path):
+    fit(CrossEntropy(net()), toy(), PRESET, out=tmp_path)
+    with pytest.raises(ValueError, match="another run .differs in lr"):
+        fit(CrossEntropy(net()), toy(), Preset(**{**vars(PRESET), "lr": 0.5}), out=tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="cannot be read .*delete it to start over"):
+        fit(CrossEntropy(net()), toy(), PRESET, out=tmp_path)
+    assert len(fit(CrossEntropy(net()), toy(), PRESET, out=tmp_path, resume=False)) == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path):
+    path = write_atomically(tmp_path / "record.json", lambda f: f.write(b"earlier"))
+
+    def full(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, full)
+    assert path.read_bytes() == b"earlier" and [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_diverging_loss_is_named_and_keeps_the_checkpoint(tmp_path):
+    class Diverges(CrossEntropy):
+        def losses(self, batch, clock):
+            for terms in super().losses(batch, clock):
+                bad = terms["total"] * (float("inf") if clock.epoch == 1 else 1)
+                yield {"penalty": bad, "total": bad}
+
+    with pytest.raises(FloatingPointError, match="'penalty' is"):
+        fit(Diverges(net()), toy(), Preset(epochs=3, batch_size=16), out=tmp_path)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]["epoch"] == 1
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="optimizer must be one of adam, sgd, got 'adma'"):
+        Preset(optimizer="adma")
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        Preset(epochs=0)
+    with pytest.raises(ValueError, match="empty data set"):
+        fit(CrossEntropy(net()), ArrayData(torch.rand(0, 1, 8, 8), torch.zeros(0, dtype=torch.long)), PRESET)
+    with pytest.raises(TypeError, match="override Method.losses"):
+        fit(Method(net()), toy(), PRESET)
+
+
+def test_epoch_order_is_a_function_of_seed_and_epoch_and_drops_the_rest():
+    one, two = epoch_order(103, 10, 0, 0), epoch_order(103, 10, 0, 1)
+    assert len(one) == 10 and one != two and one == epoch_order(103, 10, 0, 0)
+    assert len({i for batch in one for i in batch}) == 100
+    assert [len(b) for b in epoch_order(7, 10, 0, 0)] == [7]
+
+
+def test_several_yields_add_up_to_the_gradient_of_the_sum():
+    class Twice(CrossEntropy):
+        def losses(self, batch, clock):
+            yield from super().losses(batch, clock)
+            yield from super().losses(batch, clock)
+
+    class Sum(CrossEntropy):
+        def losses(self, batch, clock):
+            for terms in super().losses(batch, clock):
+                yield {"total": 2 * terms["total"]}
+
+    preset = Preset(epochs=2, batch_size=16, optimizer="sgd", lr=0.1)
+    pair = [Twice(net(False)), Sum(net(False))]
+    for method in pair:
+        fit(method, toy(), preset)
+    assert torch.allclose(weights(pair[0]), weights(pair[1]), atol=1e-6)
+
+
+def test_ema_ends_with_the_averaged_weights():
+    seen = []
+
+    class Watched(CrossEntropy):
+        def losses(self, batch, clock):
+            seen.append(weights(self))
+            yield from super().losses(batch, clock)
+
+    raw, averaged = Watched(net(False)), CrossEntropy(net(False))
+    fit(raw, toy(), Preset(epochs=2, batch_size=16, lr=0.01))
+    fit(averaged, toy(), Preset(epochs=2, batch_size=16, lr=0.01, ema=0.9))
+    expected = seen[1]  # after the first step
+    for after_step in [*seen[2:], weights(raw)]:
+        expected = 0.9 * expected + 0.1 * after_step
+    assert torch.allclose(weights(averaged), expected, atol=1e-6)
+    assert not torch.allclose(weights(raw), expected, atol=1e-3)
+
+
+def test_gaussian_ramps_follow_the_paper():
+    method = CrossEntropy(net())
+    preset = Preset(epochs=300, schedule="gaussian_ramps", lr=0.003)
+    schedule = GaussianRamps(make_optimizer(method, preset), preset, steps_per_epoch=2)
+    group = schedule.optimizer.param_groups[0]
+    assert group["lr"] == pytest.approx(0.003 * 0.006738, rel=1e-3) and group["betas"] == (0.9, 0.999)
+    for _ in range(2 * 275):
+        schedule.step()
+    assert group["lr"] == pytest.approx(0.003 * 0.043937, rel=1e-3)
+    assert group["betas"][0] == pytest.approx(0.9 * 0.043937 + 0.5 * (1 - 0.043937), rel=1e-4)
+
+
+WORKER = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from test_train import CrossEntropy, fit, net, toy, weights, Preset
+method = CrossEntropy(net(False))
+history = fit(method, toy(), Preset(epochs=2, batch_size=16, optimizer="sgd", lr=0.1, clip_norm=1.0))
+import torch.distributed as dist
+if not dist.is_initialized() or dist.get_rank() == 0:
+    torch.save(weights(method), sys.argv[2])
+"""
+
+
+def test_two_processes_over_gloo_take_the_steps_of_one(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    here = os.path.dirname(__file__)
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for name, head in (("one.pt", [sys.executable]), ("two.pt", launcher)):
+        subprocess.run([*head, str(script), here, str(tmp_path / name)], env=env, check=True, timeout=200)
+    assert torch.allclose(torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt"), atol=1e-6)
