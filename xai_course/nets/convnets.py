@@ -121,8 +121,8 @@ def amc_figure_net(
 ) -> GapClassifier:
     """AMC-Loss, Table 2 bottom: the small network of Figs. 1 and 4 for 28x28 images, maps ``[B, features, 5, 5]``.
 
-    Parameters: 112,110 with 3 features, 111,970 with 2, 120,650 with the 64 that Table 2 prints (which cannot be followed
-    by its "3 -> 10" linear layer, so the width of the last 1x1 convolution is ``features`` here).
+    Parameters: 112,110 with 3 features, 111,970 with 2, 120,650 with the 64 that Table 2 prints. Those 64 cannot feed
+    its "3 -> 10" linear layer, so here the last 1x1 convolution has ``features`` filters.
 
     Args:
         classes, channels: number of logits and of image channels.
