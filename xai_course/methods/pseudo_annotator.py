@@ -1,0 +1,240 @@
+"""ReFF's pseudo-annotator: pix2pix trained on a few annotated images draws annotations for all others.
+
+Adachi and Yamaguchi, ICME 2022, Section 3.2 (the generator G of Eq. 4), Algorithm 1 and supplement Table 4b.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.batch import Batch, Dataset, batches, fingerprint
+from ..data.files import write_atomically
+from ..nets.pix2pix import UNetGenerator, initialise, patch_discriminator
+
+VERSION = 1  # part of the content hash: raise it when the training below changes what it computes
+
+
+@dataclass(frozen=True)
+class Pix2Pix:
+    """How the pseudo-annotator is built and trained; the defaults are the paper's where it says, pix2pix's elsewhere.
+
+    Attributes:
+        size: side to which images are resized for the networks; must be a multiple of ``2 ** downs``. (224, the
+            classifier's size, can be halved only five times.)
+        downs, width: of the generator. ``discriminator_layers`` of the PatchGAN.
+        iterations, batch_size, lr, betas: Adam (Table 4b).
+        l1: weight of the L1 term.
+        adversarial: False trains on L1 alone, without a discriminator.
+        jitter: random crop (from a side 1/8 larger) and flip, as pix2pix; moves image and annotation together.
+    """
+
+    size: int = 256
+    downs: int = 8
+    width: int = 64
+    discriminator_layers: int = 3
+    iterations: int = 30_000
+    batch_size: int = 4
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    l1: float = 100.0
+    adversarial: bool = True
+    jitter: bool = True
+
+    def __post_init__(self):
+        if self.size % 2**self.downs:
+            raise ValueError(f"size must be a multiple of 2**downs = {2**self.downs}, got {self.size}")
+        if self.batch_size < 1 or self.iterations < 0:
+            raise ValueError(f"batch_size >= 1 and iterations >= 0, got {self.batch_size} and {self.iterations}")
+
+
+class PseudoAnnotator(nn.Module):
+    """G of Eq. 4, frozen: images ``[B, 3, H, W]`` in [0, 1] -> soft annotations ``[B, H, W]`` in [0, 1], no gradient."""
+
+    def __init__(self, generator: nn.Module, size: int):
+        super().__init__()
+        self.generator, self.size = generator.eval().requires_grad_(False), size
+
+    def train(self, mode: bool = True) -> PseudoAnnotator:
+        """Stays in evaluation mode: it is a fixed function for the classifier."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        small = resize(images, self.size) * 2 - 1
+        drawn = (self.generator(small).float() + 1) / 2  # tanh's (-1, 1) -> (0, 1)
+        back = F.interpolate(drawn, images.shape[-2:], mode="bilinear", align_corners=False)
+        return back[:, 0].clamp(0, 1)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """``[B, C, H, W]`` -> ``[B, C, size, size]``, bilinear with antialiasing; unchanged where it fits already."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def choose_annotated(labels: Tensor, per_class: int | None, seed: int = 0) -> Tensor:
+    """Which images get a human annotation: ``per_class`` of every class, drawn with a seeded generator.
+
+    Args:
+        labels: ``[N]`` int64.
+        per_class: n; None for all images. A class with fewer images gives all it has.
+
+    Returns:
+        ``[N]`` bool.
+    """
+    if labels.ndim != 1 or (per_class is not None and per_class < 0):
+        raise ValueError(f"labels must be [N] and per_class >= 0 or None, got {tuple(labels.shape)} and {per_class}")
+    if per_class is None:
+        return torch.ones(len(labels), dtype=torch.bool)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(seed)
+    for label in labels.unique():
+        own = (labels == label).nonzero().flatten()
+        chosen[own[torch.randperm(len(own), generator=generator)[:per_class]]] = True
+    return chosen
+
+
+def train_annotator(images: Tensor, masks: Tensor, preset: Pix2Pix = Pix2Pix(), seed: int = 0) -> PseudoAnnotator:
+    """pix2pix from scratch on annotated pairs: discriminator step, then generator step, ``preset.iterations`` times.
+
+    Args:
+        images: ``[N, 3, H, W]`` float in [0, 1].
+        masks: ``[N, H, W]`` bool or in [0, 1].
+        seed: of the initialisation and of every random choice; the global generator is left alone.
+
+    Returns:
+        The frozen `PseudoAnnotator`, on the device of the images.
+
+    Raises:
+        ValueError: no pair to learn from, or shapes that do not fit.
+    """
+    if not len(images) or masks.shape != images[:, 0].shape:
+        raise ValueError(
+            f"masks must be [N, H, W] with N > 0, got {tuple(masks.shape)} for images {tuple(images.shape)}"
+        )
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        torch.manual_seed(seed)
+        generator = initialise(UNetGenerator(images.shape[1], 1, downs=preset.downs, width=preset.width))
+        judge = patch_discriminator(images.shape[1] + 1, width=preset.width, layers=preset.discriminator_layers)
+        generator, judge = generator.to(images.device), initialise(judge).to(images.device)
+        optimisers = [torch.optim.Adam(m.parameters(), preset.lr, preset.betas) for m in (generator, judge)]
+        for _ in range(preset.iterations):
+            x, s = draw_pairs(images, masks, preset)
+            step(generator, judge, optimisers, x, s, preset)
+    return PseudoAnnotator(generator, preset.size)
+
+
+def draw_pairs(images: Tensor, masks: Tensor, preset: Pix2Pix) -> tuple[Tensor, Tensor]:
+    """One batch of pairs in [-1, 1], ``[b, 3, S, S]`` and ``[b, 1, S, S]``, jittered together."""
+    at = torch.randint(len(images), (preset.batch_size,), device=images.device)
+    both = torch.cat([images[at], masks[at].unsqueeze(1).to(images.dtype)], dim=1) * 2 - 1
+    if preset.jitter:
+        larger = preset.size + preset.size // 8
+        both = resize(both, larger)
+        top, left = torch.randint(larger - preset.size + 1, (2,)).tolist()
+        both = both[..., top : top + preset.size, left : left + preset.size]
+        both = both.flip(-1) if torch.rand(()) < 0.5 else both
+    else:
+        both = resize(both, preset.size)
+    return both[:, :-1], both[:, -1:]
+
+
+def step(generator, judge, optimisers, x: Tensor, s: Tensor, preset: Pix2Pix) -> None:
+    """One pix2pix step: half the discriminator's losses, then the adversarial loss plus ``l1`` times the distance."""
+    drawn = generator(x)
+    total = preset.l1 * F.l1_loss(drawn, s)
+    if preset.adversarial:
+        real, fake = judge(torch.cat([x, s], 1)), judge(torch.cat([x, drawn.detach()], 1))
+        optimisers[1].zero_grad()
+        ((gan_loss(real, True) + gan_loss(fake, False)) / 2).backward()
+        optimisers[1].step()
+        judge.requires_grad_(False)  # in the generator's step its weights need no gradient
+        total = total + gan_loss(judge(torch.cat([x, drawn], 1)), True)
+        judge.requires_grad_(True)
+    optimisers[0].zero_grad()
+    total.backward()
+    optimisers[0].step()
+
+
+def gan_loss(logits: Tensor, real: bool) -> Tensor:
+    """The original GAN's binary cross-entropy of a patch map of logits against all real or all fake."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+
+
+def annotator_for(
+    data: Dataset, annotated: Tensor, preset: Pix2Pix = Pix2Pix(), *, seed: int = 0, cache: str | Path | None = None
+) -> PseudoAnnotator:
+    """The pseudo-annotator for the annotated part of a data set, trained, or loaded where it has been trained before.
+
+    Args:
+        data: with masks; only the annotated images' masks are read.
+        annotated: ``[N]`` bool over the data set.
+        cache: folder of trained annotators, one file each, named by a hash of pairs, preset, seed and `VERSION`; a file
+            appears complete or not at all. None keeps nothing.
+
+    Raises:
+        ValueError: nothing annotated, a mask missing, or lengths that do not agree.
+    """
+    if len(annotated) != len(data) or not annotated.any():
+        raise ValueError(f"annotated must mark at least one of {len(data)} images, got {int(annotated.sum())} marks")
+    pairs = data.__getitems__(annotated.nonzero().flatten().tolist())
+    if pairs.masks is None:
+        raise ValueError("masks must be given for annotated images, got a data set without masks")
+    key = fingerprint(VERSION, pairs.images, pairs.masks, preset, seed)
+    path = None if cache is None else Path(cache) / f"annotator-{key}.pt"
+    if path is not None and path.exists():
+        generator = UNetGenerator(pairs.images.shape[1], 1, downs=preset.downs, width=preset.width)
+        generator.load_state_dict(torch.load(path, map_location=pairs.images.device, weights_only=True))
+        return PseudoAnnotator(generator.to(pairs.images.device), preset.size)
+    annotator = train_annotator(pairs.images, pairs.masks, preset, seed)
+    if path is not None:
+        write_atomically(path, lambda file: torch.save(annotator.generator.state_dict(), file))
+    return annotator
+
+
+class MixedAnnotations:
+    """Algorithm 1's choice for each image: its own mask where it is annotated (Eq. 3), else the generated one (Eq. 4).
+
+    Args:
+        annotator: G.
+        annotated: ``[N]`` bool over the training set, looked up by ``batch.index``.
+        drawn: ``[N, H, W]`` of `draw_all` to save the generator's forward passes; only without augmentation that moves
+            pixels.
+
+    Raises:
+        ValueError: on call, an annotated image comes without its mask.
+    """
+
+    def __init__(self, annotator: PseudoAnnotator, annotated: Tensor, drawn: Tensor | None = None):
+        self.annotator, self.annotated, self.drawn = annotator, annotated, drawn
+
+    def __call__(self, batch: Batch) -> Tensor:
+        index = batch.index.to(self.annotated.device)
+        own = self.annotated[index].to(batch.images.device)
+        if batch.masks is None and own.any():
+            raise ValueError(f"masks must be given for annotated images, got none for {int(own.sum())} of them")
+        if self.drawn is not None:
+            drawn = self.drawn[index].to(batch.images.device)
+        else:
+            drawn = self.annotator.to(batch.images.device)(batch.images)
+        return drawn if batch.masks is None else torch.where(own[:, None, None], batch.masks.to(drawn.dtype), drawn)
+
+
+def draw_all(annotator: PseudoAnnotator, data: Dataset) -> Tensor:
+    """G on a whole data set, ``[N, H, W]``."""
+    device = next(annotator.parameters()).device
+    return torch.cat([annotator(batch.images) for batch in batches(data, device=device)])
+
+
+def annotation_iou(drawn: Tensor, masks: Tensor, threshold: float = 0.5) -> float:
+    """Mean intersection over union of thresholded annotations ``[N, H, W]`` with masks ``[N, H, W]`` bool."""
+    found = drawn >= threshold
+    both = (found & masks).sum(dim=(1, 2))
+    either = (found | masks).sum(dim=(1, 2))
+    return (both / either.clamp_min(1)).mean().item()
