@@ -1,0 +1,243 @@
+"""Residual and densely connected networks: CIFAR ResNets, DenseNet-BC, ResNeXt-29 and torchvision's ResNets.
+
+Each is a `GapClassifier`, so all of them have class activation maps. ``PARAMETERS`` holds the size of each network of
+HNC's tables; the tests compare it with ``count_parameters``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .convnets import GapClassifier
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+CIFAR: Statistics = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+# (name, classes) -> numbers that training changes, with the 1x1 projection shortcuts of the usual PyTorch CIFAR recipe
+PARAMETERS: dict[tuple[str, int], int] = {
+    ("resnet20", 100): 278_324,
+    ("resnet56", 100): 861_620,
+    ("resnet110", 100): 1_736_564,
+    ("densenet_bc", 100): 800_032,
+    ("resnext29_8x64", 100): 34_518_948,
+    ("resnext29_16x64", 100): 68_247_460,
+    ("resnet50", 200): 23_917_832,
+    ("resnet101", 80): 42_664_080,
+    ("resnet101", 1000): 44_549_160,
+    ("resnet152", 1000): 60_192_808,
+}
+
+
+def count_parameters(net: nn.Module) -> int:
+    """How many numbers training changes."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+class Normalise(nn.Module):
+    """``(images - mean) / std`` per channel, as the first layer: whoever attacks the network then works in pixels."""
+
+    def __init__(self, statistics: Statistics):
+        super().__init__()
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in statistics)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+def _classifier(layers: list[tuple[str, nn.Module]], head: nn.Linear, statistics: Statistics | None) -> GapClassifier:
+    if statistics is not None:
+        layers = [("normalise", Normalise(statistics)), *layers]
+    return GapClassifier(nn.Sequential(OrderedDict(layers)), head)
+
+
+def _conv_bn(inputs: int, outputs: int, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+def _kaiming(net: nn.Module) -> None:
+    """Kaiming fan-out for convolutions, as the CIFAR recipes do; linear layers keep torch's default."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+# --- CIFAR ResNet-(6m+2), He et al. 2016, Sec. 4.2 --------------------------------------------------------------------
+
+
+class PadShortcut(nn.Module):
+    """Option A of He et al.: every second pixel, new channels zero; no parameters."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.extra, self.stride = outputs - inputs, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
+
+
+class Residual(nn.Module):
+    """``relu(branch(x) + shortcut(x))``."""
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module):
+        super().__init__()
+        self.branch, self.shortcut = branch, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+def _basic_block(inputs: int, outputs: int, stride: int, shortcut: str) -> Residual:
+    branch = nn.Sequential(_conv_bn(inputs, outputs, stride=stride), nn.ReLU(), _conv_bn(outputs, outputs))
+    if inputs == outputs:
+        return Residual(branch, nn.Identity())
+    if shortcut == "pad":
+        return Residual(branch, PadShortcut(inputs, outputs, stride))
+    return Residual(branch, _conv_bn(inputs, outputs, 1, stride))
+
+
+def cifar_resnet(
+    depth: int, classes: int, *, channels: int = 3, shortcut: str = "project", statistics: Statistics | None = None
+) -> GapClassifier:
+    """ResNet-``depth`` for 32x32 images: 3x3 stem, 3 stages of (depth - 2) / 6 blocks with 16, 32, 64 channels.
+
+    Last maps ``[B, 64, 8, 8]``. Children of ``body``: ``stem``, ``stage1``, ``stage2``, ``stage3``.
+
+    Args:
+        depth: 20, 56, 110 ... (6m + 2).
+        shortcut: ``"project"`` (1x1 convolution, the usual PyTorch recipe) or ``"pad"`` (zeros, He et al.), where the
+            width changes.
+        statistics: mean and std of the images, subtracted inside the network; None takes images as they are.
+
+    Raises:
+        ValueError: depth is not 6m + 2, or an unknown shortcut.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise ValueError(f"depth must be 6m + 2 with m >= 1, got {depth}")
+    if shortcut not in ("project", "pad"):
+        raise ValueError(f"shortcut must be 'project' or 'pad', got {shortcut!r}")
+    layers, inputs = [("stem", nn.Sequential(_conv_bn(channels, 16), nn.ReLU()))], 16
+    for stage, width in enumerate((16, 32, 64), start=1):
+        blocks = []
+        for block in range((depth - 2) // 6):
+            stride = 2 if stage > 1 and block == 0 else 1
+            blocks.append(_basic_block(inputs, width, stride, shortcut))
+            inputs = width
+        layers.append((f"stage{stage}", nn.Sequential(*blocks)))
+    net = _classifier(layers, nn.Linear(64, classes), statistics)
+    _kaiming(net)
+    return net
+
+
+# --- DenseNet-BC, Huang et al. 2017 -----------------------------------------------------------------------------------
+
+
+def _bn_relu_conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+    return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), conv)
+
+
+class DenseLayer(nn.Module):
+    """Bottleneck to 4 x growth channels, 3x3 to ``growth``, appended to what came in."""
+
+    def __init__(self, inputs: int, growth: int):
+        super().__init__()
+        self.branch = nn.Sequential(_bn_relu_conv(inputs, 4 * growth, 1), _bn_relu_conv(4 * growth, growth, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.branch(x)], dim=1)
+
+
+def densenet_bc(
+    classes: int, *, depth: int = 100, growth: int = 12, channels: int = 3, statistics: Statistics | None = None
+) -> GapClassifier:
+    """DenseNet-BC for 32x32 images with compression 1/2; L = 100, k = 12 is the row of HNC's Table 7.
+
+    Last maps ``[B, 342, 8, 8]`` at the defaults. Children of ``body``: ``stem``, ``dense1``, ``down1``, ``dense2``,
+    ``down2``, ``dense3``, ``norm``.
+
+    Raises:
+        ValueError: depth is not 6m + 4.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(f"depth must be 6m + 4 with m >= 1, got {depth}")
+    width = 2 * growth
+    layers: list[tuple[str, nn.Module]] = [("stem", nn.Conv2d(channels, width, 3, padding=1, bias=False))]
+    for stage in (1, 2, 3):
+        block = nn.Sequential(*(DenseLayer(width + i * growth, growth) for i in range((depth - 4) // 6)))
+        layers.append((f"dense{stage}", block))
+        width += (depth - 4) // 6 * growth
+        if stage < 3:
+            layers.append((f"down{stage}", nn.Sequential(_bn_relu_conv(width, width // 2, 1), nn.AvgPool2d(2))))
+            width //= 2
+    layers.append(("norm", nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())))
+    net = _classifier(layers, nn.Linear(width, classes), statistics)
+    _kaiming(net)
+    return net
+
+
+# --- ResNeXt-29, Xie et al. 2017 --------------------------------------------------------------------------------------
+
+
+def resnext29(
+    cardinality: int, classes: int, *, base_width: int = 64, channels: int = 3, statistics: Statistics | None = None
+) -> GapClassifier:
+    """ResNeXt-29, ``cardinality`` groups of ``base_width`` channels, for 32x32 images: 8 x 64 and 16 x 64 in Table 7.
+
+    Last maps ``[B, 1024, 8, 8]``. Children of ``body``: ``stem``, ``stage1``, ``stage2``, ``stage3``.
+    """
+    layers, inputs = [("stem", nn.Sequential(_conv_bn(channels, 64), nn.ReLU()))], 64
+    for stage in (1, 2, 3):
+        outputs, inner, blocks = 128 * 2**stage, cardinality * base_width * 2 ** (stage - 1), []
+        for block in range(3):
+            stride = 2 if stage > 1 and block == 0 else 1
+            branch = nn.Sequential(
+                _conv_bn(inputs, inner, 1),
+                nn.ReLU(),
+                _conv_bn(inner, inner, 3, stride, groups=cardinality),
+                nn.ReLU(),
+                _conv_bn(inner, outputs, 1),
+            )
+            blocks.append(Residual(branch, _conv_bn(inputs, outputs, 1, stride) if block == 0 else nn.Identity()))
+            inputs = outputs
+        layers.append((f"stage{stage}", nn.Sequential(*blocks)))
+    net = _classifier(layers, nn.Linear(1024, classes), statistics)
+    _kaiming(net)
+    return net
+
+
+# --- torchvision ------------------------------------------------------------------------------------------------------
+
+
+def torchvision_resnet(
+    name: str, classes: int, pretrained: bool = False, *, statistics: Statistics | None = IMAGENET
+) -> GapClassifier:
+    """A ResNet of torchvision (``"resnet18"`` ... ``"resnet152"``, ResNeXt too) as a `GapClassifier`.
+
+    Takes images in [0, 1]; children of ``body``: ``normalise``, ``conv1``, ``bn1``, ``relu``, ``maxpool``, ``layer1``,
+    ``layer2``, ``layer3``, ``layer4``. Last maps at 1/32 of the image: 7x7 at 224, 9x9 at 288, 14x14 at 448.
+
+    Args:
+        name: a function of ``torchvision.models`` that returns a ResNet.
+        classes: number of logits; the pretrained head is kept only where this is 1000.
+        pretrained: ImageNet weights of the papers' time (``IMAGENET1K_V1``), downloaded by torchvision.
+        statistics: mean and std subtracted inside the network; None takes images as they are.
+
+    Raises:
+        ValueError: torchvision has no such ResNet.
+    """
+    from torchvision import models
+
+    if not name.startswith(("resnet", "resnext", "wide_resnet")) or name not in models.list_models(models):
+        raise ValueError(f"name must be a ResNet of torchvision such as 'resnet50', got {name!r}")
+    source = models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
+    layers = [(child, module) for child, module in source.named_children() if child not in ("avgpool", "fc")]
+    head = source.fc if classes == source.fc.out_features else nn.Linear(source.fc.in_features, classes)
+    return _classifier(layers, head, statistics)
