@@ -1,0 +1,105 @@
+"""Wrong labels on purpose: symmetric and asymmetric label noise, reproducible, with the corrupted places returned.
+
+The protocol of HNC (Section 4.5): a fraction ``rate`` of the labels is changed before training; the test labels stay
+clean. "Uniform among all categories" includes the true one, so that a rate r over n classes really changes r(1 - 1/n)
+of the labels; the circular flip to the next class changes exactly r.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Noisy(NamedTuple):
+    """``labels``: the new ones, same shape and dtype. ``corrupted``: bool, same length, True where the label changed."""
+
+    labels: Tensor
+    corrupted: Tensor
+
+
+def symmetric_noise(labels: Tensor, rate: float, classes: int, *, seed: int = 0, exclude_true: bool = False) -> Noisy:
+    """Replace each label with probability ``rate`` by one drawn uniformly from all classes.
+
+    Args:
+        labels: ``[N]`` int64 in [0, classes), or ``[N, K]`` float32 in {0, 1}: there each of the K entries is
+            replaced, with probability ``rate``, by a fair coin.
+        rate: probability in [0, 1] that a label is drawn anew.
+        classes: number of classes n (K where labels are ``[N, K]``).
+        seed: of a generator of its own; the draw for image i does not depend on how many follow.
+        exclude_true: draw from the n - 1 wrong classes, so that ``rate`` is the fraction really corrupted.
+
+    Raises:
+        ValueError: a rate outside [0, 1], labels of another shape, dtype or range.
+    """
+    rate = _rate(rate)
+    _check_labels(labels, classes)
+    coins = _draws(len(labels), 2 * (labels.shape[1] if labels.ndim == 2 else 1), seed).view(*labels.shape, 2)
+    hit = coins[..., 0] < rate
+    if labels.ndim == 2:
+        flipped = 1 - labels if exclude_true else (coins[..., 1] < 0.5).to(labels.dtype)
+    elif exclude_true:
+        if classes < 2:
+            raise ValueError(f"classes must be at least 2 to draw a wrong one, got {classes}")
+        flipped = (labels + 1 + (coins[..., 1] * (classes - 1)).long()) % classes
+    else:
+        flipped = (coins[..., 1] * classes).long()
+    noisy = torch.where(hit, flipped, labels)
+    changed = noisy != labels
+    return Noisy(noisy, changed.any(dim=1) if labels.ndim == 2 else changed)
+
+
+def asymmetric_noise(
+    labels: Tensor, rate: float, classes: int, *, pairs: Mapping[int, int] | None = None, seed: int = 0
+) -> Noisy:
+    """Flip each label with probability ``rate`` to its one confusable class.
+
+    Args:
+        labels: ``[N]`` int64 in [0, classes).
+        rate: probability in [0, 1] of a flip.
+        pairs: map from class to the class it is mistaken for; classes not in it stay. None: the circular flip
+            ``c -> (c + 1) mod classes`` of HNC Section 4.5.
+        seed: as in :func:`symmetric_noise`; the same images are hit for the same seed.
+
+    Raises:
+        ValueError: a rate outside [0, 1], labels of another shape, dtype or range, a pair outside the classes.
+    """
+    rate = _rate(rate)
+    if labels.ndim != 1:
+        raise ValueError(f"labels must be [N] int64 (a flip needs one class per image), got {tuple(labels.shape)}")
+    _check_labels(labels, classes)
+    target = torch.arange(classes)
+    for source, wrong in (pairs if pairs is not None else {c: (c + 1) % classes for c in range(classes)}).items():
+        if not (0 <= source < classes and 0 <= wrong < classes):
+            raise ValueError(f"pairs must map classes in [0, {classes}) to each other, got {source} -> {wrong}")
+        target[source] = wrong
+    hit = _draws(len(labels), 2, seed)[:, 0] < rate
+    noisy = torch.where(hit, target[labels], labels)
+    return Noisy(noisy, noisy != labels)
+
+
+def _draws(count: int, columns: int, seed: int) -> Tensor:
+    """``[count, columns]`` uniforms in [0, 1); row i is the same for every count."""
+    generator = torch.Generator().manual_seed(seed)
+    chunk = 4096  # the generator may choose another algorithm for another size: always draw whole chunks
+    parts = [torch.rand(chunk, columns, generator=generator, dtype=torch.float64) for _ in range(0, count, chunk)]
+    return torch.cat([*parts, torch.empty(0, columns, dtype=torch.float64)])[:count]
+
+
+def _rate(rate: float) -> float:
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate must be in [0, 1], got {rate}")
+    return float(rate)
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    if labels.ndim == 2:
+        if labels.shape[1] != classes or ((labels != 0) & (labels != 1)).any():
+            raise ValueError(f"labels must be [N, {classes}] in {{0, 1}}, got {tuple(labels.shape)} {labels.dtype}")
+    elif labels.ndim != 1 or labels.dtype != torch.int64:
+        raise ValueError(f"labels must be [N] int64 or [N, K] float32, got {tuple(labels.shape)} {labels.dtype}")
+    elif len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < classes):
+        raise ValueError(f"labels must be in [0, {classes}), got {int(labels.min())} .. {int(labels.max())}")
