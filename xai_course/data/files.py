@@ -31,3 +31,15 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
             os.unlink(temporary)
         raise
     return path
+
+
+def course_file(*parts: str) -> Path:
+    """A file of the repository's ``data`` folder, from a checkout or from an installed package."""
+    packaged = Path(__file__).parents[1] / "_data"
+    return (packaged if packaged.is_dir() else Path(__file__).parents[2] / "data").joinpath(*parts)
+
+
+def cache_folder() -> Path:
+    """Where downloads and unfinished runs live, outside git: ``XAI_COURSE_CACHE``, else the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xai-course"
+    return Path(os.environ.get("XAI_COURSE_CACHE") or default)

@@ -1,0 +1,230 @@
+"""Experiments as data: what to train on what, and one function that turns it into a run record."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from torch import nn
+
+from .. import maps, train
+from ..data.batch import Splits, fingerprint
+from ..data.files import cache_folder, write_atomically
+from ..methods import base
+from ..methods.base import Method
+from ..train import Preset, fit
+from . import records
+from .records import Metric, Record
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One row of a table or one panel of a figure.
+
+    Attributes:
+        name: ``paper/item/row``, for example ``amc/table1/mnist/amc``.
+        title: the row's name in a table.
+        data: called with ``preset`` and ``seed``, gives `Splits`.
+        net: called with the splits under the run's seed.
+        method: called with the network.
+        presets: what "smoke", "colab" and "paper" mean here.
+        measures: each called with the trained method and the splits; their dictionaries are merged.
+        reported: the paper's own numbers, as printed.
+        needs: what this row takes that is not at hand everywhere (a licence, a download, a GPU).
+        augment: applied to training batches.
+        shown: the metrics a results table prints, beside those reported.
+    """
+
+    name: str
+    title: str
+    data: Callable[..., Splits]
+    net: Callable[[Splits], nn.Module]
+    method: Callable[[nn.Module], Method]
+    presets: Mapping[str, Preset]
+    measures: Sequence[Callable[[Method, Splits], dict[str, float]]]
+    reported: Mapping[str, str] = field(default_factory=dict)
+    needs: str = ""
+    augment: Callable | None = None
+    shown: Sequence[str] = ("accuracy",)
+
+    @property
+    def paper(self) -> str:
+        return self.name.split("/")[0]
+
+    @property
+    def item(self) -> str:
+        return self.name.split("/")[1]
+
+    def preset(self, name: str) -> Preset:
+        if name not in self.presets:
+            raise ValueError(f"{self.name} has the presets {', '.join(self.presets)}, got {name!r}")
+        return self.presets[name]
+
+    def settings(self, preset: str) -> dict:
+        """Everything declared, as plain data."""
+        parts = ("data", "net", "method", "augment")
+        return {
+            "preset": asdict(self.preset(preset)),
+            **{part: describe(getattr(self, part)) for part in parts},
+            "measures": [describe(measure) for measure in self.measures],
+        }
+
+
+def describe(call: object) -> object:
+    """A function, class or partial of either as plain data: its name and its arguments.
+
+    Raises:
+        ValueError: a lambda or local function, which has no name to be found by.
+    """
+    if isinstance(call, functools.partial):
+        arguments = {**{str(i): describe(a) for i, a in enumerate(call.args)}, **call.keywords}
+        return {"call": describe(call.func), **{k: describe(v) for k, v in arguments.items()}}
+    if callable(call):
+        if "<" in call.__qualname__:
+            raise ValueError(
+                f"experiments are data: name {call.__qualname__} at module level, or use functools.partial"
+            )
+        return f"{call.__module__}.{call.__qualname__}"
+    if isinstance(call, (list, tuple)):
+        return [describe(part) for part in call]
+    return call if isinstance(call, (str, int, float, bool, type(None))) else repr(call)
+
+
+def code_fingerprint(experiment: Experiment) -> str:
+    """Hash of the source files that decide a run, so that a cached seed is never reused after they changed."""
+    calls = [experiment.data, experiment.net, experiment.method, experiment.augment, *experiment.measures]
+    files = {inspect.getfile(module) for module in (train, base, maps)}
+    while calls:
+        call = calls.pop()
+        if isinstance(call, functools.partial):
+            calls += [call.func, *call.args, *call.keywords.values()]
+        elif callable(call) and not call.__module__.startswith(f"{__package__}."):  # runs/ only declares
+            files.add(inspect.getsourcefile(call))
+    return fingerprint(*(Path(f).read_bytes() for f in sorted(files)))
+
+
+def run(
+    experiment: Experiment,
+    preset: str = "smoke",
+    seeds: Sequence[int] = (0, 1, 2),
+    *,
+    resume: bool = True,
+    quiet: bool = True,
+) -> Record:
+    """Train and measure one experiment with every seed, write its record and return it.
+
+    A seed that was finished before under the same settings and code is not run again; one that was interrupted goes on
+    from its checkpoint. Both are kept in the cache folder until the settings change.
+
+    Raises:
+        ValueError: an unknown preset, or no seed.
+    """
+    if not seeds:
+        raise ValueError("seeds must name at least one seed, got none")
+    results = [run_seed(experiment, preset, seed, resume=resume, quiet=quiet) for seed in seeds]
+    return collect(experiment, preset, seeds, results)
+
+
+def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = True, quiet: bool = True) -> dict:
+    """One trained and measured network, as plain data; finished results come from the cache."""
+    settings, code = experiment.settings(preset), code_fingerprint(experiment)
+    key = fingerprint(settings, code)
+    folder = cache_folder() / "runs" / experiment.name / preset / f"seed{seed}-{key}"
+    done = folder / "result.json"
+    if resume and done.exists():
+        return json.loads(done.read_text("utf-8"))
+
+    from accelerate.utils import set_seed
+
+    splits = experiment.data(preset=preset, seed=seed)
+    set_seed(seed)
+    method = experiment.method(experiment.net(splits))
+    plan = experiment.preset(preset)
+    start = time.perf_counter()
+    history = fit(
+        method, splits.train, plan, seed=seed, out=folder, resume=resume, augment=experiment.augment, quiet=quiet
+    )
+    seconds = sum(epoch["seconds"] for epoch in history) or time.perf_counter() - start
+    metrics: dict[str, float] = {}
+    for measure in experiment.measures:
+        metrics |= {name: float(value) for name, value in measure(method.eval(), splits).items()}
+    result = {
+        "metrics": metrics,
+        "curves": {k: [round(epoch[k], 5) for epoch in history] for k in history[0] if k not in ("seconds", "lr")},
+        "data": {"name": splits.name, "fingerprint": splits.fingerprint},
+        "seconds": round(seconds, 2),
+        "memory_mb": _peak_memory_mb(),
+        "device": device_name(),
+    }
+    write_atomically(done, lambda file: file.write(json.dumps(result).encode()))
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return result
+
+
+def collect(experiment: Experiment, preset: str, seeds: Sequence[int], results: Sequence[dict]) -> Record:
+    """Join the results of all seeds into one record and write it."""
+    fingerprints = sorted({r["data"]["fingerprint"] for r in results})
+    record = Record(
+        experiment=experiment.name,
+        preset=preset,
+        seeds=tuple(seeds),
+        metrics={k: Metric(tuple(r["metrics"][k] for r in results)) for k in results[0]["metrics"]},
+        curves={k: [r["curves"][k] for r in results] for k in results[0]["curves"]},
+        settings=experiment.settings(preset),
+        data={"name": results[0]["data"]["name"], "fingerprints": fingerprints},
+        device=", ".join(sorted({r["device"] for r in results})),
+        versions=versions(),
+        commit=commit(),
+        code=code_fingerprint(experiment),
+        seconds=tuple(r["seconds"] for r in results),
+        memory_mb=max(r["memory_mb"] for r in results),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    records.save(record)
+    return record
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    from importlib.metadata import version
+
+    return {"python": platform.python_version(), **{p: version(p) for p in ("torch", "torchvision", "numpy")}}
+
+
+def commit() -> str:
+    """The commit of the checkout, "+" behind it where files differ from it; "unknown" outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        git = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, check=True)
+        head = git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        return head + "+" * bool(git(["git", "status", "--porcelain", "--", "."]).stdout.strip())
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def device_name() -> str:
+    """What a record says of the hardware: the accelerator's name, or the kind of processor."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)})"
+
+
+def _peak_memory_mb() -> float:
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if platform.system() == "Darwin" else 2**10), 1)

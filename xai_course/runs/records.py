@@ -1,0 +1,121 @@
+"""Run records: one JSON file per experiment and preset, the only source of numbers in the book."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ..data.files import course_file, write_atomically
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured quantity: a value per seed."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation over the seeds; 0 for a single one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.sd:.3f}" if len(self.values) > 1 else f"{self.mean:.3f}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run gave and everything that decided it.
+
+    Attributes:
+        metrics: name to `Metric`; values in the order of ``seeds``.
+        curves: loss term to one list per seed with its mean in each epoch.
+        settings: preset, data, network and method as the experiment declares them.
+        data: name and fingerprint of the data set, per seed.
+        seconds: training time per seed. memory_mb: peak of the accelerator's memory, or of the process on a CPU.
+    """
+
+    experiment: str
+    preset: str
+    seeds: tuple[int, ...]
+    metrics: dict[str, Metric]
+    curves: dict[str, list[list[float]]]
+    settings: dict
+    data: dict
+    device: str
+    versions: dict[str, str]
+    commit: str
+    code: str
+    seconds: tuple[float, ...]
+    memory_mb: float
+    created: str
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def seeds_text(self) -> str:
+        return f"{len(self.seeds)} seed{'s' * (len(self.seeds) != 1)}"
+
+
+def results_folder() -> Path:
+    """``data/results``, or ``XAI_COURSE_RESULTS``."""
+    return Path(os.environ.get("XAI_COURSE_RESULTS") or course_file("results"))
+
+
+def record_path(experiment: str, preset: str) -> Path:
+    return results_folder() / experiment / f"{preset}.json"
+
+
+def save(record: Record) -> Path:
+    """Write the record in one step; an earlier one stays whole if this fails."""
+    content = asdict(record)
+    content["metrics"] = {name: [round(v, 6) for v in metric.values] for name, metric in record.metrics.items()}
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=True) + "\n"
+    path = record_path(record.experiment, record.preset)
+    return write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def load(experiment: str, preset: str = "smoke") -> Record:
+    """The record of one experiment.
+
+    Raises:
+        FileNotFoundError: it was not run; the message is the command that runs it.
+        ValueError: the file is damaged or of another schema version.
+    """
+    path = record_path(experiment, preset)
+    if not path.exists():
+        raise FileNotFoundError(f"no record of {experiment}: run `xai-course run {experiment} --preset {preset}`")
+    return _read(path)
+
+
+def _read(path: Path) -> Record:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"schema {content['schema']}, this version reads {SCHEMA}")
+        content["metrics"] = {name: Metric(tuple(values)) for name, values in content["metrics"].items()}
+        content["seeds"], content["seconds"] = tuple(content["seeds"]), tuple(content["seconds"])
+        return Record(**content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"record {path} cannot be used ({error}): delete it and run the experiment again") from error
+
+
+def available(experiment: str) -> dict[str, Record]:
+    """Every sound record of an experiment by preset; damaged ones are named in a warning and skipped."""
+    import warnings
+
+    found = {}
+    for path in sorted((results_folder() / experiment).glob("*.json")):
+        try:
+            found[path.stem] = _read(path)
+        except ValueError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return found

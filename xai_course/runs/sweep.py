@@ -1,0 +1,67 @@
+"""Many runs: every experiment with every seed, on a pool of local processes; what is finished is never run again."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from .catalogue import find
+from .experiment import collect, run_seed
+from .records import Record
+
+
+def sweep(
+    names: Sequence[str],
+    preset: str = "smoke",
+    seeds: Sequence[int] = (0, 1, 2),
+    *,
+    workers: int = 1,
+    resume: bool = True,
+    quiet: bool = True,
+) -> Iterator[Record]:
+    """Records of all ``names`` as they become complete. A sweep that is stopped goes on where it was when called again.
+
+    Args:
+        workers: processes, each training one seed at a time on one thread; 1 trains in this process.
+
+    Raises:
+        ValueError: an unknown name or preset, before anything is trained; or no worker.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    chosen = {name: find(name) for name in names}
+    for experiment in chosen.values():
+        experiment.preset(preset)
+    jobs = [(name, preset, seed, resume, quiet) for name in names for seed in seeds]
+    finished: dict[str, dict[int, dict]] = defaultdict(dict)
+    for (name, _, seed, *_), result in _work(jobs, workers):
+        finished[name][seed] = result
+        if len(finished[name]) == len(seeds):
+            yield collect(chosen[name], preset, seeds, [finished[name][s] for s in seeds])
+
+
+def _work(jobs: list[tuple], workers: int) -> Iterator[tuple[tuple, dict]]:
+    if workers == 1:
+        for job in jobs:
+            yield job, _one(job)
+        return
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        futures = {pool.submit(_one, job): job for job in jobs}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def _one(job: tuple) -> dict:
+    name, preset, seed, resume, quiet = job
+    return run_seed(find(name), preset, seed, resume=resume, quiet=quiet)
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,81 @@
+"""One look for all figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+MAP_COLOURS = "viridis"  # perceptually uniform, readable in grey
+# Okabe and Ito's colours: told apart by colour-blind readers.
+CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+@contextmanager
+def style():
+    """Matplotlib settings for every figure of the book: white ground (also in dark mode), 9 pt, no top and right spines."""
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+
+    settings = {
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "figure.dpi": 110,
+        "figure.constrained_layout.use": True,
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": cycler(color=CYCLE),
+        "axes.grid": False,
+        "image.cmap": MAP_COLOURS,
+        "legend.frameon": False,
+    }
+    with plt.rc_context(settings):
+        yield
+
+
+def image_grid(rows: Sequence[Sequence[Tensor]], columns: Sequence[str] = (), labels: Sequence[str] = (), size=1.3):
+    """Images and maps in a grid, one row per example.
+
+    Args:
+        rows: each a list of ``[C, H, W]`` images in [0, 1] or ``[H, W]`` maps in [0, 1] (drawn on one colour scale with
+            a shared colour bar).
+        columns, labels: headings of the columns, names of the rows.
+        size: inches per panel.
+
+    Returns:
+        A matplotlib figure.
+    """
+    import matplotlib.pyplot as plt
+
+    with style():
+        shape = len(rows), max(len(row) for row in rows)
+        figure, axes = plt.subplots(*shape, figsize=(size * shape[1] + 0.6, size * shape[0] + 0.3), squeeze=False)
+        drawn = None
+        for i, row in enumerate(rows):
+            for j, panel in enumerate(row):
+                drawn = draw(axes[i, j], panel) or drawn
+                if i == 0 and j < len(columns):
+                    axes[i, j].set_title(columns[j])
+            if i < len(labels):
+                axes[i, 0].set_ylabel(labels[i], rotation=0, ha="right", va="center")
+        for axis in axes.flat:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        if drawn is not None:
+            figure.colorbar(drawn, ax=axes, shrink=0.8, label="map, 0 to 1")
+        plt.close(figure)  # the notebook shows the returned figure, not a second copy
+    return figure
+
+
+def draw(axis, panel: Tensor):
+    """One image ``[C, H, W]`` (returns None) or one map ``[H, W]`` (returns the drawn map, for a colour bar)."""
+    panel = torch.as_tensor(panel).detach().float().cpu()
+    if panel.ndim == 3:
+        picture = panel.clamp(0, 1).permute(1, 2, 0)
+        axis.imshow(picture.squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+        return None
+    return axis.imshow(panel.numpy(), cmap=MAP_COLOURS, vmin=0, vmax=1)
