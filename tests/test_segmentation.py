@@ -1,0 +1,127 @@
+"""F1+ and F1-: against slow sets of pixels, limiting cases, the trivial masks, and the two ways of averaging."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from xai_course.data.batch import ArrayData
+from xai_course.measure import segmentation as seg
+
+
+def slow_f1(predicted, truth) -> float:
+    p = {(i, j) for i, row in enumerate(predicted.tolist()) for j, on in enumerate(row) if on}
+    t = {(i, j) for i, row in enumerate(truth.tolist()) for j, on in enumerate(row) if on}
+    return 1.0 if not p and not t else 2 * len(p & t) / (len(p) + len(t))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), *[st.integers(1, 5)] * 3, *[st.floats(0, 1)] * 2)
+def test_f1_equals_sets_of_pixels(seed, images, height, width, p, t):
+    generator = torch.Generator().manual_seed(seed)
+    predicted = torch.rand(images, height, width, generator=generator) < p
+    truth = torch.rand(images, height, width, generator=generator) < t
+    slow = torch.tensor([slow_f1(a, b) for a, b in zip(predicted, truth)], dtype=torch.float64)
+    assert torch.allclose(seg.f1_foreground(predicted, truth), slow, atol=1e-12)
+    assert torch.equal(seg.f1_background(predicted, truth), seg.f1_foreground(~predicted, ~truth))
+    assert torch.equal(seg.f1_foreground(predicted, truth), seg.f1_foreground(truth, predicted))
+
+
+def test_empty_masks_score_one():
+    nothing, everything = torch.zeros(1, 3, 3, dtype=torch.bool), torch.ones(1, 3, 3, dtype=torch.bool)
+    assert seg.f1_foreground(nothing, nothing) == 1 and seg.f1_background(everything, everything) == 1
+    assert seg.f1_foreground(nothing, everything) == 0 == seg.f1_background(nothing, everything)
+
+
+def squares(areas=(0.1, 0.3, 0.5, 0.9)) -> torch.Tensor:
+    truth = torch.zeros(len(areas), 10, 10, dtype=torch.bool)
+    for mask, area in zip(truth, areas):
+        mask.view(-1)[: round(100 * area)] = True
+    return truth
+
+
+def test_all_ones_reaches_2a_over_1_plus_a():
+    truth = squares()
+    full = seg.trivial_masks(truth.shape)["all_ones"]
+    expected = torch.tensor([2 * a / (1 + a) for a in (0.1, 0.3, 0.5, 0.9)], dtype=torch.float64)
+    assert torch.allclose(seg.f1_foreground(full, truth), expected, atol=1e-12)
+    assert torch.equal(seg.f1_background(full, truth), torch.zeros(4, dtype=torch.float64))
+
+
+def test_per_image_and_pooled_differ():
+    """Areas .1, .3, .5, .9 under a mask of ones: 56.4 % averaged over images, 62.1 % pooled over pixels."""
+    truth = squares()
+    full = seg.trivial_masks(truth.shape)["all_ones"]
+    assert round(100 * float(seg.f1_foreground(full, truth).mean()), 1) == 56.4
+    plus, minus = seg.f1_pooled(full, truth)
+    assert round(100 * plus, 1) == 62.1 and minus == 0
+
+
+def test_trivial_masks():
+    masks = seg.trivial_masks((3, 8, 12), area=0.25)
+    assert masks["centre"].sum().item() == 3 * 4 * 6 and not masks["empty"].any()
+    assert masks["centre"][0, 2:6, 3:9].all()
+    assert 0.3 < masks["random"].float().mean() < 0.7
+    assert torch.equal(masks["random"], seg.trivial_masks((3, 8, 12))["random"])
+
+
+def test_image_error():
+    logits = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
+    assert seg.image_error(logits, torch.tensor([0, 1, 1])) == pytest.approx(1 / 3)
+
+
+def test_padded_map_crops_back():
+    images = torch.rand(2, 3, 20, 37)
+    seen = []
+
+    def explain(padded):
+        seen.append(padded.shape)
+        return padded[:, 0]
+
+    assert torch.equal(seg.padded_map(explain, images, 16), images[:, 0])
+    assert seen[0][-2:] == (32, 48)
+
+
+class Fixed(nn.Module):
+    """Its map is the image's red channel; its prediction the brightest corner pixel of the rest."""
+
+    def logits(self, images):
+        return images[:, 1:, 0, 0]
+
+    def explain(self, images, classes):
+        assert not self.training
+        return images[:, 0]
+
+
+def test_level_chosen_where_it_is_right():
+    truth = torch.zeros(4, 8, 8, dtype=torch.bool)
+    truth[:, 2:6, 2:6] = True
+    images = torch.zeros(4, 3, 8, 8)
+    images[:, 0] = torch.where(truth, 0.4, 0.2)
+    data, method = ArrayData(images, torch.zeros(4, dtype=torch.int64), truth), Fixed()
+    assert seg.best_level(method, data, (0.1, 0.3, 0.5)) == 0.3
+    assert torch.equal(seg.scores_at(method, data, (0.3,), size=3), torch.ones(1, 2, dtype=torch.float64))
+    assert method.training
+
+
+NONE = torch.zeros(1, 2, 2, dtype=torch.bool)
+BARE = ArrayData(torch.rand(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    "call, match",
+    [
+        (lambda: seg.f1_foreground(NONE, NONE[:, :1]), "both be"),
+        (lambda: seg.f1_foreground(torch.rand(1, 2, 2), NONE), "bool"),
+        (lambda: seg.thresholded(torch.rand(1, 2, 2), 1.5), "level"),
+        (lambda: seg.trivial_masks((1, 2, 2), area=0), "area"),
+        (lambda: seg.padded_map(lambda x: x[:, 0], torch.rand(1, 3, 5, 40), 32), "too small"),
+        (lambda: seg.best_level(Fixed(), BARE, (0.5,)), "masks"),
+    ],
+)
+def test_bad_input(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()

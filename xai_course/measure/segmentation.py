@@ -1,0 +1,150 @@
+r"""How well a thresholded map segments the object: F1+ on the foreground, F1- on the background, image error.
+
+Convention of Min-Max entropy's official code (paper, Sec. 4): threshold, F1 (the Dice index) per image, plain mean over
+the images. Pooled over all pixels is another number, offered beside it. F1+ alone proves nothing: a mask that covers
+every pixel reaches a mean of :math:`2a/(1+a)` for objects of area share a, with F1- = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ..data.batch import Dataset, batches
+
+
+def _pair(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    if predicted.shape != truth.shape or predicted.ndim != 3:
+        raise ValueError(
+            f"masks must both be [B, H, W], got predicted {tuple(predicted.shape)} and truth {tuple(truth.shape)}"
+        )
+    if predicted.dtype != torch.bool or truth.dtype != torch.bool:
+        raise ValueError(f"masks must be bool: threshold them first, got {predicted.dtype} and {truth.dtype}")
+    return predicted.flatten(1), truth.flatten(1)
+
+
+def thresholded(maps: Tensor, level: float | Tensor = 0.5) -> Tensor:
+    """Maps ``[..., H, W]`` in [0, 1] to bool masks, True where ``maps >= level``.
+
+    Raises:
+        ValueError: the level lies outside [0, 1].
+    """
+    if not 0 <= float(level) <= 1:
+        raise ValueError(f"level must lie in [0, 1], got {float(level)}")
+    return maps >= level
+
+
+def f1_foreground(predicted: Tensor, truth: Tensor) -> Tensor:
+    r"""F1+ of each image, :math:`2|P \cap T| / (|P| + |T|)`, ``[B]`` float64 in [0, 1].
+
+    Both masks empty is a perfect answer and scores 1 (the official code divides 0 by 0 there).
+
+    Args:
+        predicted, truth: ``[B, H, W]`` bool.
+
+    Raises:
+        ValueError: the two differ in shape, or are not bool.
+    """
+    predicted, truth = _pair(predicted, truth)
+    both = (predicted & truth).sum(1).double()
+    sizes = predicted.sum(1).double() + truth.sum(1)
+    return torch.where(sizes > 0, 2 * both / sizes.clamp_min(1), torch.ones_like(both))
+
+
+def f1_background(predicted: Tensor, truth: Tensor) -> Tensor:
+    """F1- of each image: `f1_foreground` of the two complements. ``[B]`` float64 in [0, 1]."""
+    return f1_foreground(~predicted, ~truth)
+
+
+def f1_pooled(predicted: Tensor, truth: Tensor) -> tuple[float, float]:
+    """F1+ and F1- with the pixels of all images counted together: large objects weigh more than small ones."""
+    predicted, truth = _pair(predicted, truth)
+    together = (predicted.reshape(1, 1, -1), truth.reshape(1, 1, -1))
+    return float(f1_foreground(*together)), float(f1_background(*together))
+
+
+def image_error(logits: Tensor, labels: Tensor) -> float:
+    """Share of images whose highest logit is not the label, in [0, 1]. ``logits [B, K]``, ``labels [B]``."""
+    return float((logits.argmax(1) != labels).double().mean())
+
+
+def trivial_masks(shape: Sequence[int], area: float = 0.25, seed: int = 0) -> dict[str, Tensor]:
+    """Masks ``[B, H, W]`` that know nothing: every pixel, no pixel, a fair coin per pixel, a centred square.
+
+    Args:
+        shape: ``(B, H, W)``.
+        area: share of the image that the square covers, in (0, 1].
+        seed: of the coin.
+    """
+    if not 0 < area <= 1:
+        raise ValueError(f"area must lie in (0, 1], got {area}")
+    _, height, width = shape
+    square = torch.zeros(*shape, dtype=torch.bool)
+    h, w = (max(1, round(side * area**0.5)) for side in (height, width))
+    top, left = (height - h) // 2, (width - w) // 2
+    square[:, top : top + h, left : left + w] = True
+    coin = torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) < 0.5
+    full = torch.ones(*shape, dtype=torch.bool)
+    return {"all_ones": full, "empty": ~full, "random": coin, "centre": square}
+
+
+def padded_map(explain: Callable[[Tensor], Tensor], images: Tensor, multiple: int = 32) -> Tensor:
+    """A map of whole images of any size: reflect-pad to a multiple of the stride, explain, crop back.
+
+    Args:
+        explain: ``[B, C, H', W'] -> [B, H', W']``.
+        images: ``[B, C, H, W]``.
+        multiple: sides are padded up to a multiple of this on the right and below.
+    """
+    height, width = images.shape[-2:]
+    down, right = -height % multiple, -width % multiple
+    if down >= height or right >= width:
+        raise ValueError(f"images of {height}x{width} are too small to reflect-pad to a multiple of {multiple}")
+    padded = torch.nn.functional.pad(images, (0, right, 0, down), mode="reflect")
+    return explain(padded)[:, :height, :width]
+
+
+@torch.no_grad()
+def maps_and_masks(method, data: Dataset, *, size: int = 256, multiple: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    """The method's maps of its own predicted classes beside the true masks, batch by batch, on the CPU, in eval mode.
+
+    A method without image-level prediction (``classifies`` False) is asked about class 0. No label is used.
+
+    Raises:
+        ValueError: the data set has no masks.
+    """
+    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    training = method.training
+    method.eval()
+    try:
+        for batch in batches(data, size, device):
+            if batch.masks is None:
+                raise ValueError("data must have masks to measure localisation against, got None")
+            maps = padded_map(lambda images: _own_map(method, images), batch.images, multiple)
+            yield maps.float().cpu(), batch.masks.cpu()
+    finally:
+        method.train(training)
+
+
+def _own_map(method, images: Tensor) -> Tensor:
+    if not getattr(method, "classifies", True):
+        return method.explain(images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
+    return method.explain(images, method.logits(images).argmax(1))
+
+
+def scores_at(method, data: Dataset, levels: Sequence[float], **how) -> Tensor:
+    """Mean F1+ and F1- at each threshold: ``[len(levels), 2]``, from one pass over the data."""
+    total, count = torch.zeros(len(levels), 2, dtype=torch.float64), 0
+    for maps, truth in maps_and_masks(method, data, **how):
+        count += len(maps)
+        for row, level in enumerate(levels):
+            mask = thresholded(maps, level)
+            total[row] += torch.stack([f1_foreground(mask, truth).sum(), f1_background(mask, truth).sum()])
+    return total / count
+
+
+def best_level(method, data: Dataset, levels: Sequence[float], **how) -> float:
+    """The threshold with the highest mean of F1+ and F1- on ``data``: give it the validation split, never the test."""
+    return float(levels[int(scores_at(method, data, levels, **how).sum(1).argmax())])

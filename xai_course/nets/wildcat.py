@@ -1,0 +1,287 @@
+"""Class maps and the ways to pool them into one score per class; a localiser and a classifier that share a trunk.
+
+Min-Max entropy (Belharbi et al. 2019) and every weakly supervised method it is compared with in its Table 1 are a
+convolutional trunk, a 1x1 convolution to one map per class, and a pooling rule. Only the pooling rule differs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .convnets import small_cnn
+
+
+def cell_count(k: int | float, cells: int) -> int:
+    """How many of ``cells`` positions a pooling parameter means: a float in (0, 1] is a share, an int >= 1 a number.
+
+    A share is rounded to the nearest integer and never below 1: ``0.09`` of 225 cells is 20, of 64 cells 6.
+
+    Raises:
+        ValueError: ``k`` is neither, or asks for more cells than there are.
+    """
+    if isinstance(k, float) and 0 < k <= 1:
+        return max(1, round(k * cells))
+    if isinstance(k, int) and not isinstance(k, bool) and 1 <= k <= cells:
+        return k
+    raise ValueError(f"k must be a float in (0, 1] (share) or an int in [1, {cells}] (number of cells), got {k!r}")
+
+
+class MeanPool(nn.Module):
+    """CAM-Avg: the mean over all cells. ``[B, K, h, w] -> [B, K]``."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.mean(dim=(2, 3))
+
+
+class MaxPool(nn.Module):
+    """CAM-Max: the largest cell. ``[B, K, h, w] -> [B, K]``."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.amax(dim=(2, 3))
+
+
+class LsePool(nn.Module):
+    r"""CAM-LSE: :math:`\frac1r \log \frac1{hw} \sum_{ij} e^{r m_{ij}}`, between the mean (r -> 0) and the maximum.
+
+    Args:
+        sharpness: r > 0; 10 in the same group's later survey code (the paper gives no value).
+    """
+
+    def __init__(self, sharpness: float = 10.0):
+        super().__init__()
+        if sharpness <= 0:
+            raise ValueError(f"sharpness must be positive, got {sharpness}")
+        self.sharpness = sharpness
+
+    def forward(self, maps: Tensor) -> Tensor:
+        cells = maps.shape[2] * maps.shape[3]
+        # logsumexp subtracts the maximum first; log(mean(exp(r m))) overflows already at r m = 89 in float32
+        return (torch.logsumexp(self.sharpness * maps.flatten(2), dim=2) - math.log(cells)) / self.sharpness
+
+
+class WildcatPool(nn.Module):
+    r"""WILDCAT: mean of the ``kmax`` highest cells, plus ``alpha`` times the mean of the ``kmin`` lowest.
+
+    .. math:: s_k = \tfrac12\Bigl(\tfrac1{k^+}\sum_{\text{top}} m + \alpha\,\tfrac1{k^-}\sum_{\text{bottom}} m\Bigr)
+
+    for :math:`\alpha \neq 0`, and the first mean alone for :math:`\alpha = 0` (Min-Max entropy's setting).
+
+    Args:
+        kmax, kmin: share or number of cells, see `cell_count`; ``kmin = 0`` switches the negative evidence off.
+        alpha: weight of the negative evidence.
+        dropout: probability with which each selected activation is dropped, in [0, 1), inverted scaling. It acts on
+            the pooling alone, never on the maps that become the mask (paper, Sec. B.2).
+    """
+
+    def __init__(self, kmax: int | float = 0.09, kmin: int | float = 0.09, alpha: float = 0.0, dropout: float = 0.0):
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+        cell_count(kmax, 2**31)
+        if kmin != 0:
+            cell_count(kmin, 2**31)
+        self.kmax, self.kmin, self.alpha, self.dropout = kmax, kmin, alpha, dropout
+
+    def _mean(self, cells: Tensor, k: int | float, largest: bool) -> Tensor:
+        # topk, not a full sort: only the chosen cells get a gradient, 1/k each
+        chosen = cells.topk(cell_count(k, cells.shape[2]), dim=2, largest=largest, sorted=False).values
+        return F.dropout(chosen, self.dropout, self.training).mean(dim=2)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        cells = maps.flatten(2)
+        top = self._mean(cells, self.kmax, True)
+        if self.alpha == 0 or self.kmin == 0:
+            return top
+        return (top + self.alpha * self._mean(cells, self.kmin, False)) / 2
+
+
+class MapHead(nn.Module):
+    """1x1 convolution to ``modalities`` maps per class, their mean, then a pooling rule.
+
+    Args:
+        inputs: channels D of the trunk.
+        classes: K >= 2.
+        pool: ``[B, K, h, w] -> [B, K]``.
+        modalities: maps per class that are averaged (5 in the paper's WILDCAT, 1 in plain CAM).
+    """
+
+    def __init__(self, inputs: int, classes: int, pool: nn.Module, modalities: int = 1):
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"classes must be at least 2 (with one class nothing is undecidable), got {classes}")
+        if modalities < 1:
+            raise ValueError(f"modalities must be at least 1, got {modalities}")
+        self.conv, self.pool, self.classes = nn.Conv2d(inputs, classes * modalities, 1), pool, classes
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """``[B, D, h, w]`` to class maps ``[B, K, h, w]`` and logits ``[B, K]``."""
+        maps = self.conv(features).unflatten(1, (self.classes, -1)).mean(dim=2)
+        return maps, self.pool(maps)
+
+
+class AttentionHead(nn.Module):
+    r"""Deep MIL (Ilse et al. 2018) for several classes: one attention over the cells and one linear score per class.
+
+    .. math:: a_k = \operatorname{softmax}_{cells}\bigl(v_k^\top \tanh(U f)\bigr),\qquad
+              s_k = w_k^\top \sum_{cells} a_k f + b_k
+
+    The class maps it returns are the attentions themselves: non-negative, sum 1 over the cells.
+
+    Args:
+        inputs: channels D of the trunk.
+        classes: K >= 2.
+        hidden: width of the attention's hidden layer (128).
+    """
+
+    def __init__(self, inputs: int, classes: int, hidden: int = 128):
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"classes must be at least 2 (with one class nothing is undecidable), got {classes}")
+        self.hidden, self.attention = nn.Conv2d(inputs, hidden, 1), nn.Conv2d(hidden, classes, 1)
+        self.score = nn.Linear(inputs, classes)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """``[B, D, h, w]`` to attentions ``[B, K, h, w]`` and logits ``[B, K]``."""
+        energy = self.attention(torch.tanh(self.hidden(features)))
+        attention = energy.flatten(2).softmax(dim=2)
+        bags = attention @ features.flatten(2).transpose(1, 2)  # [B, K, D]: what class k looks at
+        return attention.view_as(energy), (bags * self.score.weight).sum(dim=2) + self.score.bias
+
+
+def check_channels(images: Tensor, trunk: nn.Module) -> None:
+    """Refuse images whose channels do not fit the first convolution of ``trunk``.
+
+    Raises:
+        ValueError: another rank or number of channels (grey images meet a colour trunk).
+    """
+    wanted = next((m.in_channels for m in trunk.modules() if isinstance(m, nn.Conv2d)), None)
+    if images.ndim != 4 or (wanted is not None and images.shape[1] != wanted):
+        hint = ": repeat the grey channel with images.expand(-1, 3, -1, -1)" if images.shape[1:2] == (1,) else ""
+        raise ValueError(f"images must be [B, {wanted}, H, W] for this trunk, got {tuple(images.shape)}{hint}")
+
+
+class Localiser(nn.Module):
+    """One trunk and one head: every weakly supervised baseline of Table 1, and the paper's M on its own."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module):
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def features(self, images: Tensor) -> Tensor:
+        """Last maps of the trunk, ``[B, D, h, w]``."""
+        check_channels(images, self.trunk)
+        return self.trunk(images)
+
+    def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Class maps ``[B, K, h, w]`` and logits ``[B, K]`` from one forward pass."""
+        return self.head(self.features(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.locate(images)[1]
+
+
+class LocaliserClassifier(nn.Module):
+    """The paper's G (Fig. 2): a localiser M that proposes a mask and a classifier C that judges what it shows.
+
+    Args:
+        trunk: features of M, and of C too unless ``classifier_trunk`` is given (the paper shares one ResNet-101).
+        localiser_head, classifier_head: features to (class maps, logits).
+        classifier_trunk: separate features for C; None shares.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        localiser_head: nn.Module,
+        classifier_head: nn.Module,
+        classifier_trunk: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.trunk, self.localiser_head, self.classifier_head = trunk, localiser_head, classifier_head
+        self.classifier_trunk = classifier_trunk
+
+    @property
+    def shared(self) -> bool:
+        """Whether M and C read the same features."""
+        return self.classifier_trunk is None
+
+    def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """M: class maps ``A [B, K, h, w]`` and logits ``[B, K]``."""
+        check_channels(images, self.trunk)
+        return self.localiser_head(self.trunk(images))
+
+    def classify(self, images: Tensor) -> Tensor:
+        """C: logits ``[B, K]`` of an image that is usually masked."""
+        trunk = self.trunk if self.shared else self.classifier_trunk
+        check_channels(images, trunk)
+        return self.classifier_head(trunk(images))[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.locate(images)[1]
+
+
+HEADS = {
+    "cam_avg": lambda inputs, classes: MapHead(inputs, classes, MeanPool()),
+    "cam_max": lambda inputs, classes: MapHead(inputs, classes, MaxPool()),
+    "cam_lse": lambda inputs, classes: MapHead(inputs, classes, LsePool()),
+    "wildcat": lambda inputs, classes: MapHead(inputs, classes, WildcatPool(0.5, 0.1, alpha=0.6), modalities=5),
+    "deep_mil": lambda inputs, classes: AttentionHead(inputs, classes),
+}
+"""The poolings that Table 1 compares, by name: ``HEADS[name](inputs, classes)``."""
+
+
+def minmax_head(inputs: int, classes: int, *, dropout: float = 0.0, modalities: int = 5) -> MapHead:
+    """The head of both M and C: WILDCAT with alpha 0, kmax = kmin = 0.09, 5 modalities (paper, Sec. B.2).
+
+    ``dropout`` is 0.75 for GlaS and 0.85 for CUB5 in the paper.
+    """
+    return MapHead(inputs, classes, WildcatPool(0.09, 0.09, 0.0, dropout), modalities)
+
+
+def small_trunk(width: int = 16, channels: int = 3) -> tuple[nn.Module, int]:
+    """The body of `small_cnn` (8x8 maps from 32x32 images) and its number of channels."""
+    return small_cnn(2, channels=channels, width=width).body, 4 * width
+
+
+def resnet_trunk(depth: int = 101, *, deep_stem: bool = True, weights: str | None = None) -> tuple[nn.Module, int]:
+    """A torchvision ResNet without its classifier, and its number of channels; maps at 1/32 of the image.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        deep_stem: the official code's stem of three 3x3 convolutions (3 -> 64 -> 64 -> 128) for the 7x7 one. Its
+            ImageNet weights are distributed outside torchvision, so with ``weights`` only the plain stem will do.
+        weights: a torchvision weight name such as "DEFAULT", or None for random ones.
+
+    Raises:
+        ValueError: no such depth, or a deep stem asked for with torchvision's weights.
+    """
+    if depth not in (18, 34, 50, 101, 152):
+        raise ValueError(f"depth must be 18, 34, 50, 101 or 152, got {depth}")
+    if deep_stem and weights is not None:
+        raise ValueError(f"weights fit torchvision's 7x7 stem only: pass deep_stem=False, got weights={weights!r}")
+    from torchvision import models  # costs seconds to import, so only here
+
+    net = getattr(models, f"resnet{depth}")(weights=weights)
+    stem = [net.conv1, net.bn1, net.relu]
+    if deep_stem:
+        stem = [m for i, o, s in ((3, 64, 2), (64, 64, 1), (64, 128, 1)) for m in _conv3(i, o, s)]
+        _widen(net, depth)
+    trunk = nn.Sequential(*stem, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4)
+    return trunk, net.fc.in_features
+
+
+def _conv3(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+
+def _widen(net: nn.Module, depth: int) -> None:
+    """Give the first residual block 128 input channels, as the deep stem delivers."""
+    block = net.layer1[0]
+    out = 256 if depth >= 50 else 64
+    block.conv1 = nn.Conv2d(128, 64, block.conv1.kernel_size, padding=block.conv1.padding, bias=False)
+    block.downsample = nn.Sequential(nn.Conv2d(128, out, 1, bias=False), nn.BatchNorm2d(out))
