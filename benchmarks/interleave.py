@@ -1,7 +1,7 @@
 """Timing that survives a busy machine: all candidates take turns in one process, and ratios are of CPU time.
 
-Wall time on shared cores scatters by tens of per cent; the CPU time of the process does not count waiting. Each round runs
-every candidate once in a shuffled order, and a ratio is taken within a round, so slow drift cancels.
+Wall time on shared cores scatters by tens of per cent; the CPU time of the process does not count waiting. Each round
+runs every candidate once in a shuffled order, and a ratio is taken within a round, so slow drift cancels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 
 class Timing(NamedTuple):
-    """Ratio of a candidate's CPU time to the reference's: median, lower and upper quartile over rounds; milliseconds."""
+    """Ratio of a candidate's CPU time to the reference's (median, quartiles over rounds), and its milliseconds."""
 
     ratio: float
     low: float
@@ -69,10 +69,8 @@ def _timing(own: list[float], reference: list[float]) -> Timing:
 def table(title: str, timings: Mapping[str, Timing]) -> str:
     """A plain-text table: ratio, its middle half, milliseconds."""
     width = max(map(len, timings))
-    rows = [
-        f"{n:<{width}}  {t.ratio:6.2f}  [{t.low:.2f}, {t.high:.2f}]  {t.milliseconds:9.1f} ms"
-        for n, t in timings.items()
-    ]
+    line = "{:<{}}  {:6.2f}  [{:.2f}, {:.2f}]  {:9.1f} ms".format
+    rows = [line(name, width, t.ratio, t.low, t.high, t.milliseconds) for name, t in timings.items()]
     return "\n".join([title, *rows])
 
 

@@ -13,7 +13,7 @@ BATCH_NORM = ("keep", "frozen")
 
 
 class GradCam(NamedTuple):
-    """What one `grad_cam` call returns: a map ``[B, h, w]`` for each layer, and the logits ``[B, K]`` of that forward."""
+    """What one `grad_cam` call returns: a map ``[B, h, w]`` for each layer, and the logits ``[B, K]`` beside them."""
 
     maps: list[Tensor]
     logits: Tensor
@@ -285,11 +285,11 @@ def _find_layers(net: nn.Module, layers: Sequence[str | nn.Module]) -> list[tupl
 
 
 def _check_net(net: nn.Module) -> None:
-    """Refuses the two wrappings under which the second-order gradient is silently wrong or fails in the dark."""
+    """Refuses the two wrappings under which gradients of maps are silently wrong or fail in the dark."""
     if isinstance(net, nn.parallel.DistributedDataParallel) and net.static_graph:
         raise ValueError(
-            "net must not be DistributedDataParallel(static_graph=True): with a second derivative every parameter "
-            "gradient is silently wrong there; got static_graph=True, use static_graph=False"
+            "net must not be DistributedDataParallel(static_graph=True): the backward pass of the maps uses up the "
+            "step's one averaging, and every process silently keeps its own gradients; got static_graph=True, use False"
         )
     for name, module in net.named_modules():
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
