@@ -12,11 +12,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.act(options)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        return 0
     except (ValueError, OSError, RuntimeError) as error:
         print(f"xai-course: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        return 0
     except KeyboardInterrupt:
         print("xai-course: stopped; finished seeds are kept, run the same command again to go on", file=sys.stderr)
         return 130

@@ -1,7 +1,7 @@
 """The fidelity ledger: every numbered thing of the papers, with the code and the tests that stand for it.
 
-One CSV file per paper in ``data/ledger``: paper, kind, where, what, code, test, status, note. An entry is a gap when its
-status says "done" or "declared" and its code cannot be found, or "done" and its tests cannot.
+One CSV file per paper in ``data/ledger``: paper, kind, where, what, code, test, status, note. An entry is a gap when
+its status says "done" or "declared" and its code cannot be found, or "done" and its tests cannot.
 """
 
 from __future__ import annotations

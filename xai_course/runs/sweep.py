@@ -27,6 +27,7 @@ def sweep(
 
     Raises:
         ValueError: an unknown name or preset, before anything is trained; or no worker.
+        RuntimeError: some runs failed; raised after all others have ended, naming each.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
@@ -35,16 +36,26 @@ def sweep(
         experiment.preset(preset)
     jobs = [(name, preset, seed, resume, quiet) for name in names for seed in seeds]
     finished: dict[str, dict[int, dict]] = defaultdict(dict)
+    failed = []
     for (name, _, seed, *_), result in _work(jobs, workers):
+        if isinstance(result, Exception):  # one bad run must not cost the others
+            failed.append(f"{name} seed {seed}: {type(result).__name__}: {result}")
+            continue
         finished[name][seed] = result
         if len(finished[name]) == len(seeds):
             yield collect(chosen[name], preset, seeds, [finished[name][s] for s in seeds])
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(jobs)} runs failed\n" + "\n".join(failed))
 
 
-def _work(jobs: list[tuple], workers: int) -> Iterator[tuple[tuple, dict]]:
+def _work(jobs: list[tuple], workers: int) -> Iterator[tuple[tuple, dict | Exception]]:
     if workers == 1:
         for job in jobs:
-            yield job, _one(job)
+            try:
+                result = _one(job)
+            except Exception as error:
+                result = error
+            yield job, result
         return
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
@@ -52,7 +63,7 @@ def _work(jobs: list[tuple], workers: int) -> Iterator[tuple[tuple, dict]]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
         futures = {pool.submit(_one, job): job for job in jobs}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            yield futures[future], future.exception() or future.result()
 
 
 def _one(job: tuple) -> dict:

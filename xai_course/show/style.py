@@ -15,7 +15,7 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000
 
 @contextmanager
 def style():
-    """Matplotlib settings for every figure of the book: white ground (also in dark mode), 9 pt, no top and right spines."""
+    """Matplotlib settings for every figure of the book: white ground (also in dark mode), 9 pt, two spines."""
     import matplotlib.pyplot as plt
     from cycler import cycler
 

@@ -1,0 +1,205 @@
+"""Experiments, records, sweeps, reports, ledger and the command line."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from xai_course import cli
+from xai_course.data.batch import ArrayData, Splits, fingerprint
+from xai_course.methods.base import CrossEntropy, predict
+from xai_course.nets.convnets import GapClassifier
+from xai_course.runs import catalogue, ledger, records, report, sweep
+from xai_course.runs.experiment import Experiment, describe, run
+from xai_course.train import Preset
+
+CALLS = []
+
+
+def data(preset: str, seed: int, size: int = 30) -> Splits:
+    g = torch.Generator().manual_seed(1)
+    part = ArrayData(torch.rand(size, 1, 6, 6, generator=g), torch.arange(size) % 2)
+    return Splits("Toys", part, part, part, ("a", "b"), fingerprint(part.images, size))
+
+
+def net(splits: Splits) -> nn.Module:
+    return GapClassifier(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU()), nn.Linear(3, len(splits.classes)))
+
+
+def accuracy(method, splits) -> dict[str, float]:
+    CALLS.append("measured")
+    logits, labels = predict(method, splits.test)
+    return {"accuracy": (logits.argmax(1) == labels).float().mean()}
+
+
+def broken(method, splits) -> dict[str, float]:
+    raise ArithmeticError("planted fault")
+
+
+def toy(name: str = "amc/toy/ce", **changes) -> Experiment:
+    fields = {
+        "data": functools.partial(data, size=24),
+        "net": net,
+        "method": functools.partial(CrossEntropy, label_smoothing=0.1),
+        "presets": {"smoke": Preset(epochs=1, batch_size=8)},
+        "measures": (accuracy,),
+        "reported": {"accuracy": "82.35 ± 0.17"},
+    }
+    return Experiment(name=name, title="toy row", **{**fields, **changes})
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """Own results and cache folders, and a catalogue that holds three toys."""
+    monkeypatch.setenv("XAI_COURSE_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("XAI_COURSE_CACHE", str(tmp_path / "cache"))
+    toys = {e.name: e for e in (toy(), toy("amc/toy/other"), toy("amc/toy/broken", measures=(broken,)))}
+    for module in (catalogue, report, ledger):
+        monkeypatch.setattr(module, "experiments", lambda: toys)
+    CALLS.clear()
+    return tmp_path
+
+
+def test_a_run_writes_one_record_with_everything_that_decided_it(lab):
+    record = run(toy(), seeds=(0, 1))
+    assert record == records.load("amc/toy/ce")
+    assert len(record.metrics["accuracy"].values) == 2 == len(record.curves["total"]) == len(record.seconds)
+    assert record.settings["method"] == {"call": "xai_course.methods.base.CrossEntropy", "label_smoothing": 0.1}
+    assert record.settings["preset"]["batch_size"] == 8 and record.settings["data"]["size"] == 24
+    assert record.data == {"name": "Toys", "fingerprints": [data("smoke", 0, 24).fingerprint]}
+    assert record.device and record.commit and record.versions["torch"] == torch.__version__.split("+")[0]
+
+
+def test_finished_seeds_are_not_run_again_until_settings_change(lab):
+    run(toy(), seeds=(0, 1))
+    run(toy(), seeds=(0, 1, 2))
+    assert len(CALLS) == 3
+    run(toy(presets={"smoke": Preset(epochs=2, batch_size=8)}), seeds=(0,))
+    assert len(CALLS) == 4
+    run(toy(), seeds=(0,), resume=False)
+    assert len(CALLS) == 5
+
+
+def test_metric_mean_and_sample_deviation():
+    metric = records.Metric((0.2, 0.4))
+    assert metric.mean == pytest.approx(0.3) and metric.sd == pytest.approx(0.02**0.5)
+    assert str(metric) == "0.300 ± 0.141" and str(records.Metric((0.5,))) == "0.500"
+
+
+@pytest.mark.parametrize("damage", ["half", "schema", "field"])
+def test_a_damaged_record_is_named_and_skipped(lab, damage):
+    run(toy(), seeds=(0,))
+    path = records.record_path("amc/toy/ce", "smoke")
+    text = path.read_text()
+    content = json.loads(text)
+    if damage == "half":
+        path.write_text(text[: len(text) // 2])
+    elif damage == "schema":
+        path.write_text(json.dumps({**content, "schema": 99}))
+    else:
+        path.write_text(json.dumps({k: v for k, v in content.items() if k != "seeds"}))
+    with pytest.raises(ValueError, match="smoke.json cannot be used .*run the experiment again"):
+        records.load("amc/toy/ce")
+    with pytest.warns(UserWarning, match="cannot be used"):
+        assert records.available("amc/toy/ce") == {}
+
+
+def test_a_missing_record_names_the_command(lab):
+    with pytest.raises(FileNotFoundError, match="xai-course run amc/toy/ce --preset colab"):
+        records.load("amc/toy/ce", "colab")
+
+
+def test_a_full_disk_keeps_the_earlier_record(lab, monkeypatch):
+    run(toy(), seeds=(0,))
+    before = records.record_path("amc/toy/ce", "smoke").read_bytes()
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(toy(), seeds=(0, 1))
+    assert records.record_path("amc/toy/ce", "smoke").read_bytes() == before
+
+
+def test_a_sweep_goes_on_past_a_failure_and_after_a_stop(lab):
+    names = ["amc/toy/broken", "amc/toy/ce", "amc/toy/other"]
+    found = []
+    with pytest.raises(RuntimeError, match="2 of 6 runs failed\namc/toy/broken seed 0: ArithmeticError: planted fault"):
+        for record in sweep.sweep(names, seeds=(0, 1)):
+            found.append(record.experiment)
+    assert found == names[1:] and len(CALLS) == 4
+    assert [r.experiment for r in sweep.sweep(names[1:], seeds=(0, 1))] == names[1:] and len(CALLS) == 4
+
+
+def test_settings_are_data_not_code():
+    def local():
+        pass
+
+    with pytest.raises(ValueError, match="experiments are data"):
+        describe(local)
+    partial = functools.partial(torch.add, 1, alpha=functools.partial(max, 2))
+    assert describe(partial)["alpha"] == {"call": "builtins.max", "0": 2}
+
+
+def test_report_shows_the_paper_beside_ours_and_why_a_row_was_not_run(lab):
+    run(toy(), seeds=(0, 1))
+    catalogue.experiments()["amc/toy/other"] = toy("amc/toy/other", needs="a GPU")
+    text = report.report_markdown("amc")
+    ours = str(records.load("amc/toy/ce").metrics["accuracy"])
+    assert f"| toy row | 82.35 ± 0.17 | {ours} | smoke, 2 seeds, Toys" in text
+    assert "| toy row | 82.35 ± 0.17 |  | not run: needs a GPU |" in text
+    with pytest.raises(ValueError, match="unknown paper 'amk': did you mean 'amc'"):
+        report.report_markdown("amk")
+    assert report.item_title("table1") == "Table 1" and report.item_title("fig4") == "Figure 4"
+
+
+HEADER = "paper,kind,where,what,code,test,status,note\n"
+GOOD = (
+    "amc,equation,1,what,xai_course.methods.base:CrossEntropy.losses,"
+    "tests/test_runs.py::test_metric_mean_and_sample_deviation,done,\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "gap"),
+    [
+        (("CrossEntropy.losses", "CrossEntropy.loses"), "no code"),
+        (("methods.base", "methods.bass"), "no code"),
+        (("test_metric_mean", "test_metric_men"), "no test"),
+        (("tests/test_runs.py::test_metric_mean_and_sample_deviation", ""), "names no test"),
+        (("xai_course.methods.base:CrossEntropy.losses", ""), "names no code"),
+        ((",done,", ",finished,"), "status must be one of"),
+    ],
+)
+def test_every_kind_of_ledger_gap_is_seen(tmp_path, change, gap):
+    (tmp_path / "amc.csv").write_text(HEADER + GOOD)
+    assert [ledger.gaps(e) for e in ledger.entries(tmp_path)] == [[]]
+    (tmp_path / "amc.csv").write_text(HEADER + GOOD.replace(*change))
+    found = [ledger.gaps(e) for e in ledger.entries(tmp_path)]
+    assert gap in found[0][0], found
+
+
+def test_ledger_rows_with_too_few_columns_are_named(tmp_path):
+    (tmp_path / "amc.csv").write_text(HEADER + "amc,equation,1\n")
+    with pytest.raises(ValueError, match="amc.csv, line 2"):
+        ledger.entries(tmp_path)
+
+
+def test_command_line(lab, capsys):
+    assert cli.main(["run", "amc/toy/c*", "--seeds", "1"]) == 0
+    assert "amc/toy/ce [smoke, 1 seed]  accuracy" in capsys.readouterr().out
+    assert cli.main(["list", "amc/*"]) == 0
+    out = capsys.readouterr().out
+    assert "toy row  [smoke (1 seed)]" in out and "[no record]" in out
+    assert cli.main(["report", "amc"]) == 0 and "82.35" in capsys.readouterr().out
+    assert cli.main(["run", "amc/toy/cee"]) == 2
+    assert capsys.readouterr().err == "xai-course: unknown experiment 'amc/toy/cee': did you mean 'amc/toy/ce'?\n"
+    assert cli.main(["run", "amc/toy/ce", "--seeds", "0"]) == 2
+    assert "--seeds must be at least 1, got 0" in capsys.readouterr().err
+    assert cli.main(["run", "amc/toy/ce", "--preset", "colab"]) == 2
+    assert "has the presets smoke, got 'colab'" in capsys.readouterr().err
