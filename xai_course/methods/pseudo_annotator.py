@@ -53,7 +53,7 @@ class Pix2Pix:
 
 
 class PseudoAnnotator(nn.Module):
-    """G of Eq. 4, frozen: images ``[B, 3, H, W]`` in [0, 1] -> soft annotations ``[B, H, W]`` in [0, 1], no gradient."""
+    """G of Eq. 4, frozen: images ``[B, 3, H, W]`` in [0, 1] -> annotations ``[B, H, W]`` in [0, 1], without gradient."""
 
     def __init__(self, generator: nn.Module, size: int):
         super().__init__()
