@@ -36,7 +36,7 @@ BACKGROUNDS = (
     Texture("coins", "coins", (20, 303, 10, 384), 0.6, (26, 4, -50)),
     Texture("print", "page", (0, 155, 5, 380), 0.7, (-8, 0, 14)),
     Texture("fur", "chelsea", (4, 80, 60, 330), 0.7),
-    Texture("wood", "coffee", (0, 400, 0, 88), 0.6),
+    Texture("wood", "coffee", (40, 400, 0, 76), 0.6),
     Texture("retina", "retina", (250, 1150, 300, 1150), 0.3),
 )
 DIGITS = (
@@ -46,9 +46,9 @@ DIGITS = (
     Texture("engine", "motorcycle", (230, 380, 130, 480), 0.5),
     Texture("foliage", "china", (280, 427, 330, 560), 0.7),
     Texture("petals", "flower", (100, 345, 190, 440), 0.5),
-    Texture("pagoda", "china", (100, 390, 100, 310), 0.5),
-    Texture("suit", "astronaut", (300, 512, 50, 230), 0.5),
-    Texture("gantry", "rocket", (0, 400, 0, 130), 0.5),
+    Texture("pagoda", "china", (100, 340, 110, 300), 0.5),
+    Texture("suit", "astronaut", (290, 512, 50, 145), 0.5),
+    Texture("gantry", "rocket", (0, 330, 0, 130), 0.5),
     Texture("ripples", "cell", (0, 280, 0, 550), 0.35, (20, -12, 20)),
 )
 
