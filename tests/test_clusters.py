@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from xai_course.data.batch import ArrayData, Splits
 from xai_course.measure import clusters as measure
+from xai_course.measure.compactness import map_area
 from xai_course.methods.base import CrossEntropy
 from xai_course.nets.convnets import small_cnn
 
@@ -121,3 +122,21 @@ def test_the_measure_leaves_the_method_as_it_was():
 def test_bad_input_is_named(call, named):
     with pytest.raises(ValueError, match=named):
         call()
+
+
+class Spot(CrossEntropy):
+    """Explains every image by the same map: one quarter of it bright, the rest at 0.4."""
+
+    def explain(self, images, classes):
+        maps = torch.full((len(images), 32, 32), 0.4)
+        maps[:, :16, :16] = 1
+        maps[0] = 0  # a dead map is left out
+        return maps
+
+
+def test_map_area_of_a_known_map():
+    method = Spot(small_cnn(4, width=4, seed=0))
+    assert map_area(method, toy_splits()) == {"map_area": 0.25}
+    assert map_area(method, toy_splits(), level=0.3) == {"map_area": 1.0}
+    with pytest.raises(ValueError, match="level"):
+        map_area(method, toy_splits(), level=0)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import batches
+from .localisation import evaluating
 
 SAMPLE = 2000  # images whose pairwise angles are measured: 2000^2 angles are 32 MB in float64
 
@@ -26,20 +27,13 @@ class Features(NamedTuple):
 
 @torch.no_grad()
 def deep_features(method, data, *, size: int = 256) -> Features:
-    """What ``method.net.embed`` and its head say of every image, in eval mode; the mode is put back afterwards."""
-    net, was_training = method.net, method.training
+    """What ``method.net.embed`` and its head say of every image, in eval mode; the modes are put back afterwards."""
+    net = method.net
     device = next(net.parameters()).device
-    method.eval()
-    try:
-        parts = [(net.embed(b.images), b.labels) for b in batches(data, size, device)]
-        return Features(*(t.float().cpu() if i < 2 else t.cpu() for i, t in enumerate(_with_logits(net, parts))))
-    finally:
-        method.train(was_training)
-
-
-def _with_logits(net, parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    features = torch.cat([p[0] for p in parts])
-    return features, net.head(features), torch.cat([p[1] for p in parts])
+    with evaluating(method):
+        parts = [(net.embed(b.images).float(), b.labels) for b in batches(data, size, device)]
+        features = torch.cat([p[0] for p in parts])
+        return Features(features.cpu(), net.head(features).cpu(), torch.cat([p[1] for p in parts]).cpu())
 
 
 def homogeneity_completeness(labels: Tensor, clusters: Tensor) -> tuple[float, float]:
