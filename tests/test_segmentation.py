@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from xai_course.data.batch import ArrayData
+from xai_course.data.batch import ArrayData, Splits
 from xai_course.measure import segmentation as seg
 
 
@@ -68,11 +68,6 @@ def test_trivial_masks():
     assert torch.equal(masks["random"], seg.trivial_masks((3, 8, 12))["random"])
 
 
-def test_image_error():
-    logits = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
-    assert seg.image_error(logits, torch.tensor([0, 1, 1])) == pytest.approx(1 / 3)
-
-
 def test_padded_map_crops_back():
     images = torch.rand(2, 3, 20, 37)
     seen = []
@@ -105,6 +100,10 @@ def test_level_chosen_where_it_is_right():
     assert seg.best_level(method, data, (0.1, 0.3, 0.5)) == 0.3
     assert torch.equal(seg.scores_at(method, data, (0.3,), size=3), torch.ones(1, 2, dtype=torch.float64))
     assert method.training
+    found = seg.localisation(method, Splits("toy", data, data, data, ("a", "b"), ""), size=3)
+    assert found["chosen_plus"] == found["chosen_minus"] == 1 and found["chosen_level"] == 0.25
+    assert found["f1_plus"] == 0 == found["area"] and found["f1_minus"] == pytest.approx(2 * 48 / (48 + 64))
+    assert found["accuracy"] == 1 and found["error"] == 0 and found["pooled_plus"] == 0
 
 
 NONE = torch.zeros(1, 2, 2, dtype=torch.bool)

@@ -1,4 +1,4 @@
-r"""How well a thresholded map segments the object: F1+ on the foreground, F1- on the background, image error.
+r"""How well a thresholded map segments the object: F1+ on the foreground, F1- on the background.
 
 Convention of Min-Max entropy's official code (paper, Sec. 4): threshold, F1 (the Dice index) per image, plain mean over
 the images. Pooled over all pixels is another number, offered beside it. F1+ alone proves nothing: a mask that covers
@@ -8,11 +8,12 @@ every pixel reaches a mean of :math:`2a/(1+a)` for objects of area share a, with
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..data.batch import Dataset, batches
+from ..data.batch import Batch, Dataset, Splits, batches
 
 
 def _pair(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,11 +66,6 @@ def f1_pooled(predicted: Tensor, truth: Tensor) -> tuple[float, float]:
     return float(f1_foreground(*together)), float(f1_background(*together))
 
 
-def image_error(logits: Tensor, labels: Tensor) -> float:
-    """Share of images whose highest logit is not the label, in [0, 1]. ``logits [B, K]``, ``labels [B]``."""
-    return float((logits.argmax(1) != labels).double().mean())
-
-
 def trivial_masks(shape: Sequence[int], area: float = 0.25, seed: int = 0) -> dict[str, Tensor]:
     """Masks ``[B, H, W]`` that know nothing: every pixel, no pixel, a fair coin per pixel, a centred square.
 
@@ -106,11 +102,23 @@ def padded_map(explain: Callable[[Tensor], Tensor], images: Tensor, multiple: in
     return explain(padded)[:, :height, :width]
 
 
+class Seen(NamedTuple):
+    """One measured batch: ``maps [B, H, W]`` float32, ``truth [B, H, W]`` bool, ``right [B]`` bool or None."""
+
+    maps: Tensor
+    truth: Tensor
+    right: Tensor | None
+
+
 @torch.no_grad()
-def maps_and_masks(method, data: Dataset, *, size: int = 256, multiple: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+def look(method, data: Dataset, *, size: int = 256, multiple: int = 1) -> Iterator[Seen]:
     """The method's maps of its own predicted classes beside the true masks, batch by batch, on the CPU, in eval mode.
 
-    A method without image-level prediction (``classifies`` False) is asked about class 0. No label is used.
+    A method without image-level prediction (``classifies`` False) is asked about class 0. No label enters the maps.
+
+    Args:
+        size: images per batch; 1 where they differ in size.
+        multiple: the network's stride, see `padded_map`.
 
     Raises:
         ValueError: the data set has no masks.
@@ -122,22 +130,25 @@ def maps_and_masks(method, data: Dataset, *, size: int = 256, multiple: int = 1)
         for batch in batches(data, size, device):
             if batch.masks is None:
                 raise ValueError("data must have masks to measure localisation against, got None")
-            maps = padded_map(lambda images: _own_map(method, images), batch.images, multiple)
-            yield maps.float().cpu(), batch.masks.cpu()
+            yield _look(method, batch, multiple)
     finally:
         method.train(training)
 
 
-def _own_map(method, images: Tensor) -> Tensor:
-    if not getattr(method, "classifies", True):
-        return method.explain(images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
-    return method.explain(images, method.logits(images).argmax(1))
+def _look(method, batch: Batch, multiple: int) -> Seen:
+    if getattr(method, "classifies", True):
+        said = method.logits(batch.images).argmax(1)
+        right = (said == batch.labels).cpu()
+    else:
+        said, right = torch.zeros(len(batch.images), dtype=torch.int64, device=batch.images.device), None
+    maps = padded_map(lambda images: method.explain(images, said), batch.images, multiple)
+    return Seen(maps.float().cpu(), batch.masks.cpu(), right)
 
 
 def scores_at(method, data: Dataset, levels: Sequence[float], **how) -> Tensor:
     """Mean F1+ and F1- at each threshold: ``[len(levels), 2]``, from one pass over the data."""
     total, count = torch.zeros(len(levels), 2, dtype=torch.float64), 0
-    for maps, truth in maps_and_masks(method, data, **how):
+    for maps, truth, _ in look(method, data, **how):
         count += len(maps)
         for row, level in enumerate(levels):
             mask = thresholded(maps, level)
@@ -148,3 +159,42 @@ def scores_at(method, data: Dataset, levels: Sequence[float], **how) -> Tensor:
 def best_level(method, data: Dataset, levels: Sequence[float], **how) -> float:
     """The threshold with the highest mean of F1+ and F1- on ``data``: give it the validation split, never the test."""
     return float(levels[int(scores_at(method, data, levels, **how).sum(1).argmax())])
+
+
+LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+
+
+@torch.no_grad()
+def localisation(method, splits: Splits, *, size: int = 256, multiple: int = 1) -> dict[str, float]:
+    """All of Table 1's columns on the test split, and what keeps them honest.
+
+    Returns:
+        ``f1_plus``, ``f1_minus``: per image, cut at 0.5 (the paper's convention). ``f1_mean``: their mean.
+        ``chosen_level``, ``chosen_plus``, ``chosen_minus``, ``chosen_mean``: cut where validation is best.
+        ``pooled_plus``, ``pooled_minus``: over all pixels, cut at 0.5. ``area``: mean share of the image predicted.
+        ``accuracy``: one minus the paper's image error, where the method classifies. ``error``: that, in per cent.
+    """
+    how = {"size": size, "multiple": multiple}
+    level = best_level(method, splits.validation, LEVELS, **how)
+    maps, truth, right = zip(*look(method, splits.test, **how))
+    found = {"chosen_level": level, **_scores(maps, truth, 0.5, ""), **_scores(maps, truth, level, "chosen_")}
+    found["area"] = _mean([thresholded(m).double().mean((1, 2)) for m in maps])
+    if len({m.shape[1:] for m in maps}) == 1:
+        pooled = f1_pooled(thresholded(torch.cat(maps)), torch.cat(truth))
+        found |= dict(zip(("pooled_plus", "pooled_minus"), pooled))
+    if right[0] is not None:
+        found["accuracy"] = _mean([r.double() for r in right])
+        found["error"] = 100 * (1 - found["accuracy"])
+    return found
+
+
+def _scores(maps, truth, level: float, prefix: str) -> dict[str, float]:
+    cut = [thresholded(m, level) for m in maps]
+    plus = _mean([f1_foreground(m, t) for m, t in zip(cut, truth)])
+    minus = _mean([f1_background(m, t) for m, t in zip(cut, truth)])
+    names = ("plus", "minus", "mean") if prefix else ("f1_plus", "f1_minus", "f1_mean")
+    return {prefix + name: value for name, value in zip(names, (plus, minus, (plus + minus) / 2))}
+
+
+def _mean(parts: Sequence[Tensor]) -> float:
+    return float(torch.cat(list(parts)).mean())

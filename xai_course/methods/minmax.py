@@ -23,11 +23,16 @@ from .erasing import Erasing, Found, erase, frozen_statistics, wide
 # --- Eq. 1-9: what the classifier must say --------------------------------------------------------------------------
 
 
+def scaled(images: Tensor) -> Tensor:
+    """Images in [0, 1] to [-1, 1] (Sec. B.2: mean 0.5, standard deviation 0.5): what is masked becomes mid grey."""
+    return 2 * images - 1
+
+
 def split_image(images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     r"""Decidable and undecidable part (Sec. 3.1, Eq. 1): :math:`X^+ = X \odot M^+`, :math:`X^- = X \odot (1 - M^+)`.
 
     Args:
-        images: ``[B, C, H, W]``. Zero is the colour of what is masked: mid grey where images are scaled to [-1, 1].
+        images: ``[B, C, H, W]`` in [-1, 1]; masked pixels become 0, mid grey.
         mask: ``[B, 1, H, W]`` in [0, 1], soft or binary; one mask for all channels.
 
     Returns:
@@ -151,9 +156,10 @@ class MaskRule:
 
     def __call__(self, maps: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """``[B, c, h, w]`` and ``[B, c]`` to the soft mask R+ ``[B, 1, *size]``, float32 or wider, in [0, 1]."""
-        with torch.autocast(maps.device.type, enabled=False):  # a map rounded to bfloat16 has 8 bits of position
-            combined = combined_map(wide(maps), wide(logits))
-            raised = upsample(combined if self.attach else combined.detach(), size)
+        if not self.attach:
+            maps, logits = maps.detach(), logits.detach()
+        with torch.autocast(maps.device.type, enabled=False):  # bfloat16 has 8 bits: trust and thresholds would flip
+            raised = upsample(combined_map(wide(maps), wide(logits)), size)
             return torch.sigmoid(self.omega * (rescaled(raised, self.over) - self.threshold))
 
 
@@ -183,12 +189,12 @@ class MinMax(Method):
         self.rule, self.erasing, self.classifier_scale = mask or MaskRule(), erasing, classifier_scale
 
     def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """M: soft mask R+ ``[B, 1, H, W]`` and logits ``[B, c]``."""
+        """M on images in [-1, 1]: soft mask R+ ``[B, 1, H, W]`` and logits ``[B, c]``."""
         maps, logits = self.net.locate(images)
         return self.rule(maps, logits, images.shape[-2:]), logits
 
     def judge(self, images: Tensor) -> Tensor:
-        """C: logits ``[B, c]`` of a masked image."""
+        """C: logits ``[B, c]`` of a masked image in [-1, 1]."""
         if self.classifier_scale != 1:
             size = [max(1, round(side * self.classifier_scale)) for side in images.shape[-2:]]
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=True)
@@ -200,7 +206,7 @@ class MinMax(Method):
         With a detached mask the peak memory does not depend on the depth. An attached mask ties all steps to C, so it
         yields once and keeps every graph.
         """
-        images, labels = batch.images, batch.labels
+        images, labels = scaled(batch.images), batch.labels
         erasing = self.active(clock)
         held: list[Losses] = []
         for found in self.steps(images, labels, erasing):
@@ -255,12 +261,12 @@ class MinMax(Method):
 
     def logits(self, images: Tensor) -> Tensor:
         """Class scores ``[B, c]`` of C on X+, what the paper's image error is measured on. No erasing, no label."""
-        mask, _ = self.locate(images)
-        return self.judge(split_image(images, mask.to(images.dtype))[0])
+        images = scaled(images)
+        return self.judge(split_image(images, self.locate(images)[0].to(images.dtype))[0])
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """R+ ``[B, H, W]``. Eq. 10 weighs the maps by M's own probabilities, so ``classes`` changes nothing."""
-        return self.locate(images)[0][:, 0]
+        return self.locate(scaled(images))[0][:, 0]
 
 
 def _shown(total: Tensor, raw: Tensor, erasing: Erasing | None) -> Tensor:

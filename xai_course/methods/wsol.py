@@ -1,0 +1,92 @@
+"""What Min-Max entropy's Table 1 compares with, behind the same interface: pooled class maps, U-Net, trivial masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..measure.segmentation import trivial_masks
+from ..nets.unet import UNet
+from ..nets.wildcat import Localiser
+from .base import Clock, Losses, Method
+from .minmax import decided_loss, rescaled, scaled, upsample
+
+
+class PooledMaps(Method):
+    """CAM-Avg, CAM-Max, CAM-LSE, WILDCAT and Deep MIL: cross-entropy on the pooled scores, nothing else.
+
+    The mask is the map of the class (Deep MIL: its attention), scaled to [0, 1] by its own extremes and enlarged, to be
+    cut at 0.5. The paper does not say how its compared methods were cut; this gives all of them the same treatment.
+
+    Args:
+        net: `nets.wildcat.Localiser`; its head decides which method it is.
+    """
+
+    def __init__(self, net: Localiser):
+        super().__init__(net)
+
+    def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
+        yield {"total": decided_loss(self.logits(batch.images), batch.labels).mean()}
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.net(scaled(images))
+
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        maps = self.net.locate(scaled(images))[0]
+        own = maps[torch.arange(len(maps), device=maps.device), classes].unsqueeze(1)
+        return rescaled(upsample(own, images.shape[-2:]))[:, 0]
+
+
+class FullSupervision(Method):
+    """U-Net with the masks themselves, the upper bound: mean binary cross-entropy over the pixels."""
+
+    classifies = False
+
+    def __init__(self, net: UNet):
+        super().__init__(net)
+
+    def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
+        if batch.masks is None:
+            raise ValueError("batch.masks must be given for full supervision, got None")
+        logits = self.net(scaled(batch.images))[:, 0]
+        if batch.masks.shape != logits.shape:
+            raise ValueError(f"batch.masks must be {tuple(logits.shape)}, got {tuple(batch.masks.shape)}")
+        yield {"total": F.binary_cross_entropy_with_logits(logits, batch.masks.to(logits.dtype))}
+
+    def logits(self, images: Tensor) -> Tensor:
+        raise ValueError("a U-Net has no image-level prediction (N/A in the paper's Table 1)")
+
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        return self.net(scaled(images)).sigmoid()[:, 0]
+
+
+class TrivialMask(Method):
+    """A mask that knows nothing, as a method, so that it stands in every table: see `trivial_masks` for the kinds.
+
+    Args:
+        net: ignored; any module.
+        kind: "all_ones", "empty", "random" or "centre".
+    """
+
+    classifies = False
+
+    def __init__(self, net: nn.Module, kind: str = "all_ones"):
+        super().__init__(net)
+        if kind not in trivial_masks((1, 1, 1)):
+            raise ValueError(f"kind must be one of {', '.join(trivial_masks((1, 1, 1)))}, got {kind!r}")
+        self.kind = kind
+        self.nothing = nn.Parameter(torch.zeros(()))  # a trainer wants something to train
+
+    def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
+        yield {"total": 0 * self.nothing}
+
+    def logits(self, images: Tensor) -> Tensor:
+        raise ValueError("a trivial mask has no image-level prediction (N/A in the paper's Table 1)")
+
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        masks = trivial_masks((len(images), *images.shape[-2:]))[self.kind]
+        return masks.to(images.device, images.dtype)
