@@ -41,9 +41,9 @@ class Knobs:
     p: float = 1.0
     q: float = 0.0
     position: str = "random"
-    contrast: float = 0.3
-    amplitude: float = 0.12
-    chroma: float = 0.5
+    contrast: float = 0.6
+    amplitude: float = 0.1
+    chroma: float = 0.4
     objects: int = 1
 
 
@@ -103,7 +103,9 @@ def textured_digits(
         contrast: difference of mean brightness between digit and background, in [-1, 1] of full scale; above 0 the
             digit is the lighter one.
         amplitude: standard deviation of the texture's brightness, in [0, 0.5] of full scale.
-        chroma: strength of the textures' colours in [0, 2]; 0 is grey (three equal channels), 1 the photo's own.
+        chroma: strength of the textures' colours in [0, 2]; 0 is grey (three equal channels), 1 the photo's own. Colour
+            is the easiest cue: at p=0 a network that sees it hardly looks at the shape, while grey textures
+            (``chroma=0, amplitude=0.08``) leave something for a method to win back.
         objects: 1: labels ``[N]`` int64. 2 or 3: that many digits of different classes in separate quadrants, labels
             ``[N, 10]`` float32.
         label_noise: rate in [0, 1] of symmetric label noise in training and validation; test labels stay clean.
