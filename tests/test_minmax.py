@@ -453,8 +453,8 @@ def test_mined_counts():
     truth = torch.rand(10, 16, 16, generator=torch.Generator().manual_seed(0)) < 0.3
     data = ArrayData(images, labels, truth)
     lax, strict = (mined(method, data, Erasing(3, rule=rule), size=4) for rule in ("none", "paper"))
-    assert [lax[f"accepted_{t}"] for t in range(4)] == [1, 1, 1, 1]
-    assert lax["f1_plus_0"] == strict["f1_plus_0"] and strict["accepted_3"] <= strict["accepted_1"] <= 1
+    assert [lax[f"accepted_{t}"] for t in range(4)] == [100] * 4
+    assert lax["f1_plus_0"] == strict["f1_plus_0"] and strict["accepted_3"] <= strict["accepted_1"] <= 100
     assert set(lax) == {f"{name}_{t}" for name in ("accepted", "f1_plus", "f1_minus") for t in range(4)}
 
 

@@ -101,8 +101,8 @@ def test_level_chosen_where_it_is_right():
     assert torch.equal(seg.scores_at(method, data, (0.3,), size=3), torch.ones(1, 2, dtype=torch.float64))
     assert method.training
     found = seg.localisation(method, Splits("toy", data, data, data, ("a", "b"), ""), size=3)
-    assert found["chosen_plus"] == found["chosen_minus"] == 1 and found["chosen_level"] == 0.25
-    assert found["f1_plus"] == 0 == found["area"] and found["f1_minus"] == pytest.approx(2 * 48 / (48 + 64))
+    assert found["chosen_plus"] == found["chosen_minus"] == 100 and found["chosen_level"] == 0.25
+    assert found["f1_plus"] == 0 == found["area"] and found["f1_minus"] == pytest.approx(100 * 2 * 48 / (48 + 64))
     assert found["accuracy"] == 1 and found["error"] == 0 and found["pooled_plus"] == 0
 
 

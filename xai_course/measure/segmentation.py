@@ -169,19 +169,19 @@ def localisation(method, splits: Splits, *, size: int = 256, multiple: int = 1) 
     """All of Table 1's columns on the test split, and what keeps them honest.
 
     Returns:
-        ``f1_plus``, ``f1_minus``: per image, cut at 0.5 (the paper's convention). ``f1_mean``: their mean.
-        ``chosen_level``, ``chosen_plus``, ``chosen_minus``, ``chosen_mean``: cut where validation is best.
-        ``pooled_plus``, ``pooled_minus``: over all pixels, cut at 0.5. ``area``: mean share of the image predicted.
-        ``accuracy``: one minus the paper's image error, where the method classifies. ``error``: that, in per cent.
+        In per cent, as the paper prints: ``f1_plus``, ``f1_minus``: per image, cut at 0.5. ``f1_mean``: their mean.
+        ``chosen_plus``, ``chosen_minus``, ``chosen_mean``: cut at ``chosen_level``, where validation is best.
+        ``pooled_plus``, ``pooled_minus``: over all pixels, cut at 0.5. ``area``: share of the image predicted.
+        ``error``: wrong images, and ``accuracy`` as a share, where the method classifies.
     """
     how = {"size": size, "multiple": multiple}
     level = best_level(method, splits.validation, LEVELS, **how)
     maps, truth, right = zip(*look(method, splits.test, **how))
     found = {"chosen_level": level, **_scores(maps, truth, 0.5, ""), **_scores(maps, truth, level, "chosen_")}
-    found["area"] = _mean([thresholded(m).double().mean((1, 2)) for m in maps])
+    found["area"] = 100 * _mean([thresholded(m).double().mean((1, 2)) for m in maps])
     if len({m.shape[1:] for m in maps}) == 1:
-        pooled = f1_pooled(thresholded(torch.cat(maps)), torch.cat(truth))
-        found |= dict(zip(("pooled_plus", "pooled_minus"), pooled))
+        plus, minus = f1_pooled(thresholded(torch.cat(maps)), torch.cat(truth))
+        found |= {"pooled_plus": 100 * plus, "pooled_minus": 100 * minus}
     if right[0] is not None:
         found["accuracy"] = _mean([r.double() for r in right])
         found["error"] = 100 * (1 - found["accuracy"])
@@ -190,8 +190,8 @@ def localisation(method, splits: Splits, *, size: int = 256, multiple: int = 1) 
 
 def _scores(maps, truth, level: float, prefix: str) -> dict[str, float]:
     cut = [thresholded(m, level) for m in maps]
-    plus = _mean([f1_foreground(m, t) for m, t in zip(cut, truth)])
-    minus = _mean([f1_background(m, t) for m, t in zip(cut, truth)])
+    plus = 100 * _mean([f1_foreground(m, t) for m, t in zip(cut, truth)])
+    minus = 100 * _mean([f1_background(m, t) for m, t in zip(cut, truth)])
     names = ("plus", "minus", "mean") if prefix else ("f1_plus", "f1_minus", "f1_mean")
     return {prefix + name: value for name, value in zip(names, (plus, minus, (plus + minus) / 2))}
 

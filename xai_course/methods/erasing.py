@@ -153,8 +153,8 @@ def mined(method, data: Dataset, erasing: Erasing, *, size: int = 256) -> dict[s
         data: with masks. erasing: the rule to try, independent of the one that trained.
 
     Returns:
-        ``accepted_t``: share of images trusted at step t. ``f1_plus_t``, ``f1_minus_t``: of the union of the trusted
-        masks up to step t, thresholded at 0.5; t = 0 counts whether trusted or not.
+        In per cent. ``accepted_t``: images trusted at step t. ``f1_plus_t``, ``f1_minus_t``: of the union of the
+        trusted masks up to step t, thresholded at 0.5; t = 0 counts whether trusted or not.
     """
     training, sums, device = method.training, Counter(), next(method.parameters()).device
     method.eval()
@@ -169,7 +169,7 @@ def mined(method, data: Dataset, erasing: Erasing, *, size: int = 256) -> dict[s
             sums[f"accepted_{step}"] += 0
             _count(sums, union, batch.masks, step)
     method.train(training)
-    return {name: total / len(data) for name, total in sums.items()}
+    return {name: 100 * total / len(data) for name, total in sums.items()}
 
 
 def _count(sums: Counter, union: Tensor, truth: Tensor, step: int) -> None:
