@@ -5,6 +5,7 @@ Adachi and Yamaguchi, ICME 2022, Section 3.2 (the generator G of Eq. 4), Algorit
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.batch import Batch, Dataset, batches, fingerprint
+from ..data.batch import Batch, Dataset, Splits, batches, fingerprint
 from ..data.files import write_atomically
 from ..nets.pix2pix import UNetGenerator, initialise, patch_discriminator
 
@@ -53,7 +54,7 @@ class Pix2Pix:
 
 
 class PseudoAnnotator(nn.Module):
-    """G of Eq. 4, frozen: images ``[B, 3, H, W]`` in [0, 1] -> annotations ``[B, H, W]`` in [0, 1], without gradient."""
+    """G of Eq. 4, frozen: images ``[B, 3, H, W]`` in [0, 1] -> annotations ``[B, H, W]`` in [0, 1], no gradient."""
 
     def __init__(self, generator: nn.Module, size: int):
         super().__init__()
@@ -224,6 +225,54 @@ class MixedAnnotations:
         else:
             drawn = self.annotator.to(batch.images.device)(batch.images)
         return drawn if batch.masks is None else torch.where(own[:, None, None], batch.masks.to(drawn.dtype), drawn)
+
+
+class Annotated:
+    """A data set whose masks are what a rule such as `MixedAnnotations` says: ``[B, H, W]`` float32 in [0, 1], soft.
+
+    Args:
+        data: the data set underneath.
+        rule: ``batch -> [B, H, W]``.
+    """
+
+    def __init__(self, data: Dataset, rule: Callable[[Batch], Tensor]):
+        self.data, self.rule = data, rule
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        batch = self.data.__getitems__(indices)
+        return batch._replace(masks=self.rule(batch))
+
+
+def with_pseudo_annotations(
+    splits: Splits,
+    per_class: int | None,
+    preset: Pix2Pix = Pix2Pix(),
+    *,
+    seed: int = 0,
+    cache: str | Path | None = None,
+) -> Splits:
+    """The task as Algorithm 1 sees it: n training images per class keep their masks, the annotator draws all others.
+
+    Args:
+        splits: with masks in ``train`` and labels ``[N]``.
+        per_class: n; None leaves the data as they are.
+        seed: of the choice of annotated images and of the annotator's training.
+        cache: see `annotator_for`.
+
+    Returns:
+        Splits with soft masks in ``train``; validation and test are untouched.
+    """
+    if per_class is None:
+        return splits
+    labels = torch.cat([batch.labels for batch in batches(splits.train)])
+    annotated = choose_annotated(labels, per_class, seed)
+    annotator = annotator_for(splits.train, annotated, preset, seed=seed, cache=cache)
+    rule = MixedAnnotations(annotator, annotated, draw_all(annotator, splits.train))
+    identity = fingerprint(splits.fingerprint, per_class, preset, seed, VERSION)
+    return splits._replace(train=Annotated(splits.train, rule), fingerprint=identity)
 
 
 def draw_all(annotator: PseudoAnnotator, data: Dataset) -> Tensor:

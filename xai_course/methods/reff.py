@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..maps import BATCH_NORM, grad_cam, normalise, unit_mass
+from ..maps import BATCH_NORM, GradCam, grad_cam, normalise, unit_mass
 from .base import Clock, Losses, Method, classification_loss
 
 PAPER_WEIGHTS = (15.0, 60.0, 250.0, 1000.0)  # Section 4.2, ResNet-50's layer1..layer4 at 224 pixels
@@ -201,12 +201,27 @@ class ReFF(Method):
             raise ValueError(f"labels must be [B] int64 for ReFF, got {tuple(batch.labels.shape)}")
         relevant = self.annotations(batch)
         if self.batch_norm == "keep":
-            maps, logits = grad_cam(self.net, batch.images, batch.labels, self.layers, create_graph=True)
+            maps, logits = self.cams(batch, "keep")
         else:
             logits = self.net(batch.images)
-            cam = grad_cam(self.net, batch.images, batch.labels, self.layers, create_graph=True, batch_norm="frozen")
-            maps = cam.maps
+            maps, _ = self.cams(batch, "frozen")
         return focusing_loss(maps, relevant, self.weights, self.penalty), logits
+
+    def cams(self, batch: Batch, batch_norm: str) -> GradCam:
+        """Grad-CAM of the true classes at all layers, differentiable; and the logits of the same forward.
+
+        Raises:
+            ValueError: the logits carry no gradient (an argmax, a detach, a rounding on the way).
+        """
+        try:
+            return grad_cam(self.net, batch.images, batch.labels, self.layers, create_graph=True, batch_norm=batch_norm)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            kind = type(self.net).__name__
+            raise ValueError(
+                f"net must lead to its logits by differentiable operations, got {kind}: {error}"
+            ) from error
 
     def current_balance(self, clock: Clock) -> float:
         """:math:`\\lambda` at this step: the ramp, then constant."""
@@ -233,7 +248,8 @@ class ReFF(Method):
 
 def check_options(net, layers, weights, balance, penalty, ramp_epochs, batch_norm) -> None:
     """Raises ValueError naming the first option of `ReFF` that is out of range."""
-    valid = [name for name, _ in net.named_modules() if name]
+    inner = net.module if isinstance(net, nn.parallel.DistributedDataParallel) else net
+    valid = [name for name, _ in inner.named_modules() if name]
     unknown = [name for name in layers if name not in valid]
     if unknown or not layers:
         raise ValueError(f"layers must name modules of the network ({', '.join(valid)}), got {list(layers)}")
