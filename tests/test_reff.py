@@ -58,7 +58,7 @@ def gradients(net: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     return dict(zip(names, torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)))
 
 
-# --- Eq. 3: the loss as a function of the maps --------------------------------------------------------------------
+# --- Eq. 3: the loss as a function of the maps ------------------------------------------------------------------------
 
 
 def loop_loss(maps, relevant, weights) -> float:
@@ -162,7 +162,7 @@ def test_half_relevant_keeps_a_quarter_of_the_penalty():
     assert quarter.item() == pytest.approx(0.25) and half.item() == pytest.approx(0.5)
 
 
-# --- what the norms mean ------------------------------------------------------------------------------------------
+# --- what the norms mean ----------------------------------------------------------------------------------------------
 
 
 @given(seeds)
@@ -229,7 +229,7 @@ def test_the_squared_norm_prefers_all_wrong_to_half_right():
     assert outside_mass(diffuse, s).item() == pytest.approx(1) and outside_mass(half, s).item() == 0.5
 
 
-# --- the double backward --------------------------------------------------------------------------------------------
+# --- the double backward ----------------------------------------------------------------------------------------------
 
 
 def linear_head_problem():
@@ -415,7 +415,7 @@ def test_learns_to_look_inside():
     assert method.focus(batch)[0].loss.item() < 0.5 * before
 
 
-# --- two processes --------------------------------------------------------------------------------------------------
+# --- two processes ----------------------------------------------------------------------------------------------------
 
 
 def _worker(rank: int, file: str, results) -> None:
