@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Splits, batches
-from .robustness import evaluating
+from .localisation import evaluating
 
 
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:

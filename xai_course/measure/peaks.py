@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..data.batch import Splits, batches
 from ..maps import class_activation_map, gap_head
+from .localisation import evaluating
 
 
 @torch.no_grad()
@@ -19,19 +20,17 @@ def map_peaks(method, splits: Splits, *, k: int = 3) -> dict[str, float]:
     ``negative_std``: standard deviation over the cells of the k negative maps.
     """
     positive, negative, spread = [], [], []
-    head, modes = gap_head(method.net), {m: m.training for m in method.modules()}
-    method.eval()
-    for batch in batches(splits.test, device=head.weight.device):
-        features = method.net.features(batch.images)
-        logits = head(features.mean(dim=(2, 3))).scatter(1, batch.labels[:, None], -torch.inf)
-        wrong = logits.topk(min(k, logits.shape[1] - 1), dim=1).indices
-        maps = class_activation_map(features, head.weight, head.bias, torch.cat([batch.labels[:, None], wrong], dim=1))
-        peaks = peak(maps)
-        positive.append(peaks[:, 0])
-        negative.append(peaks[:, 1:].mean(dim=1))
-        spread.append(maps[:, 1:].std(dim=(2, 3), correction=0).mean(dim=1))
-    for module, mode in modes.items():
-        module.training = mode
+    head = gap_head(method.net)
+    with evaluating(method):
+        for batch in batches(splits.test, device=head.weight.device):
+            features, own = method.net.features(batch.images), batch.labels[:, None]
+            logits = head(features.mean(dim=(2, 3))).scatter(1, own, -torch.inf)
+            wrong = logits.topk(min(k, logits.shape[1] - 1), dim=1).indices
+            maps = class_activation_map(features, head.weight, head.bias, torch.cat([own, wrong], dim=1))
+            peaks = peak(maps)
+            positive.append(peaks[:, 0])
+            negative.append(peaks[:, 1:].mean(dim=1))
+            spread.append(maps[:, 1:].std(dim=(2, 3), correction=0).mean(dim=1))
     p, n, s = torch.cat(positive), torch.cat(negative), torch.cat(spread)
     return {
         "positive_peak": p.mean().item(),

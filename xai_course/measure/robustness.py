@@ -6,14 +6,14 @@ image, right or wrong. ``epsilon`` is in the same units: 0.05 is 12.75 of 255 gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Dataset, Splits, batches
+from .localisation import evaluating
 
 Scores = Callable[[Tensor], Tensor]
 
@@ -188,18 +188,6 @@ def accuracy_under(
     if not count:
         raise ValueError("data must hold at least one image within limit, got none")
     return right / count
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every submodule's own mode put back afterwards."""
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def _device(module: nn.Module) -> torch.device:
