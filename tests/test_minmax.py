@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xai_course.data.batch import ArrayData, Batch
+from xai_course.measure.memory import saved_activations
 from xai_course.methods import minmax as mm
 from xai_course.methods.base import Clock
 from xai_course.methods.erasing import Erasing, decay, erase, frozen_statistics, mined, sample_trust
@@ -333,28 +334,6 @@ def test_attached_recursion_gradient():
         assert torch.allclose(ours[name], p.grad, atol=1e-12), name
 
 
-class Saved:
-    """Bytes that live graphs hold for their backward, and the peak of it, parameters left out."""
-
-    def __init__(self, module):
-        self.live, self.peak = 0, 0
-        self.parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
-
-    def pack(self, tensor):
-        meter, size = self, tensor.nbytes * (tensor.untyped_storage().data_ptr() not in self.parameters)
-
-        class Held:
-            def __init__(self):
-                self.tensor = tensor
-                meter.live += size
-                meter.peak = max(meter.peak, meter.live)
-
-            def __del__(self):
-                meter.live -= size
-
-        return Held()
-
-
 @pytest.mark.parametrize("accumulate", [True, False])
 def test_peak_memory_does_not_depend_on_depth(accumulate):
     """Algorithm 1 holds one pass of M at a time: flat within 5 %. One joint graph grows with u + 1."""
@@ -362,8 +341,7 @@ def test_peak_memory_does_not_depend_on_depth(accumulate):
     for depth in (0, 1, 2, 4):
         method = MinMax(network(1, double=False), erasing=Erasing(depth, rule="none"))
         batch = some_batch(images=8)._replace(images=some_batch(images=8).images.float())
-        meter = Saved(method)
-        with torch.autograd.graph.saved_tensors_hooks(meter.pack, lambda held: held.tensor):
+        with saved_activations(method) as meter:
             gradients(method, batch, accumulate)
         assert meter.live == 0
         peaks.append(meter.peak)

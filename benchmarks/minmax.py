@@ -1,0 +1,96 @@
+"""Min-Max entropy: what a step costs at depth u, in time against the passes it makes, and in memory.
+
+Targets: step time at most 1.1 times what the passes of M and C explain; saved activations flat in u within 5 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from benchmarks.interleave import Timing, interleave, table
+from xai_course.data.batch import Batch
+from xai_course.measure.memory import saved_activations
+from xai_course.methods.base import Clock
+from xai_course.methods.erasing import Erasing
+from xai_course.methods.minmax import MinMax
+from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, resnet_trunk
+
+DEPTHS = (0, 1, 2, 4)
+
+
+def network() -> LocaliserClassifier:
+    torch.manual_seed(0)
+    trunk, d = resnet_trunk(18, deep_stem=False)
+    return LocaliserClassifier(trunk, minmax_head(d, 5), minmax_head(d, 5))
+
+
+def batch(images: int = 8, side: int = 96) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(images, 3, side, side, generator=generator)
+    return Batch(pixels, torch.arange(images) % 5, None, torch.arange(images))
+
+
+def recursion(net: LocaliserClassifier, depth: int, data: Batch, joint: bool = False) -> Callable[[], None]:
+    """One gradient of Algorithm 1; trust always given, so that all ``depth + 1`` steps run."""
+    method = MinMax(net, erasing=Erasing(depth, rule="none"))
+
+    def step() -> None:
+        method.zero_grad()
+        if joint:
+            sum(terms["total"] for terms in method.losses(data, Clock())).backward()
+            return
+        for terms in method.losses(data, Clock()):
+            terms["total"].backward()
+
+    return step
+
+
+def passes(net: LocaliserClassifier, depth: int, data: Batch) -> Callable[[], None]:
+    """The bare passes: ``depth + 1`` of M and two of C, forward and backward; no mask, no trust, no erasing."""
+
+    def step() -> None:
+        net.zero_grad()
+        for _ in range(depth + 1):
+            nn.functional.cross_entropy(net.locate(data.images)[1], data.labels).backward()
+        both = [nn.functional.cross_entropy(net.classify(data.images), data.labels) for _ in range(2)]
+        sum(both).backward()
+
+    return step
+
+
+def times(rounds: int = 7) -> dict[str, Timing]:
+    """Every depth, ours and the bare passes, in turn; ratios to our u = 0."""
+    net, data = network(), batch()
+    candidates = {f"ours, u={u}": recursion(net, u, data) for u in DEPTHS}
+    candidates |= {f"bare passes, u={u}": passes(net, u, data) for u in DEPTHS}
+    return interleave(candidates, "ours, u=0", rounds=rounds)
+
+
+def peaks() -> dict[str, float]:
+    """Peak of the saved activations in MB, step by step and as one graph."""
+    net, data, found = network(), batch(), {}
+    for joint in (False, True):
+        for u in DEPTHS:
+            with saved_activations(net) as account:
+                recursion(net, u, data, joint)()
+            found[f"{'one joint graph' if joint else 'step by step'}, u={u}"] = account.peak / 2**20
+    return found
+
+
+def main() -> dict[str, dict[str, Timing]]:
+    timed = times()
+    print(table("Min-Max step, ResNet-18, 8 images of 96x96: CPU time as a ratio to u = 0", timed))
+    for u in DEPTHS[1:]:
+        explained = timed[f"bare passes, u={u}"].ratio / timed["bare passes, u=0"].ratio
+        ratio = timed[f"ours, u={u}"].ratio
+        print(f"u={u}: {ratio:.2f} x u=0, passes explain {explained:.2f}: {ratio / explained:.2f} (target <= 1.10)")
+    for name, megabytes in peaks().items():
+        print(f"saved activations, {name}: {megabytes:.1f} MB")
+    return {"minmax step": timed}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Figures of the Min-Max entropy chapter: pure functions of what they show, for pages, sliders and widgets alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..measure.segmentation import f1_background, f1_foreground
+from ..methods.erasing import Found
+from ..methods.minmax import MaskRule, combined_map, conditional_entropy, split_image, undecided_loss, upsample
+from .style import CYCLE, draw, image_grid, style
+
+
+def _axes(columns: int, width: float, height: float, rows: int = 1, **how):
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **how)
+    plt.close(figure)  # the notebook shows the returned figure, not a second copy
+    return figure, axes
+
+
+def _bare(axis) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+def _outline(axis, mask: Tensor, colour: str = "white") -> None:
+    mask = mask.float().cpu().numpy()
+    if mask.min() < mask.max():
+        axis.contour(mask, levels=[0.5], colors=colour, linewidths=1)
+
+
+def regions(images: Tensor, masks: Tensor):
+    """Fig. 1: image ``[B, 3, H, W]`` in [0, 1], decidable and undecidable part; what is hidden becomes mid grey."""
+    plus, minus = split_image(2 * images - 1, masks.unsqueeze(1).float())
+    rows = [[x, (p + 1) / 2, (m + 1) / 2] for x, p, m in zip(images, plus, minus)]
+    return image_grid(rows, ("$X$", "$X^+$: decidable", "$X^-$: undecidable"), size=1.5)
+
+
+def _triangle(steps: int = 60) -> Tensor:
+    """Points ``[N, 3]`` inside the simplex of three classes."""
+    at = torch.arange(0.5, steps) / steps
+    grid = torch.cartesian_prod(at, at)
+    grid = grid[grid.sum(1) < 1]
+    return torch.cat([grid, 1 - grid.sum(1, keepdim=True)], 1)
+
+
+def simplex():
+    """Entropy, Eq. 6 and Eq. 3 over all predictions of three classes, with the steps of gradient descent on logits."""
+    import math
+
+    p = _triangle()
+    panels = {
+        "entropy $H$ (Eq. 4): maximise": (conditional_entropy(p.log()), lambda z: -conditional_entropy(z)),
+        "$H^-$ (Eq. 6): minimise": (undecided_loss(p.log()), undecided_loss),
+        "$-\\log p_1$ (Eq. 3): minimise": (-p[:, 0].log(), lambda z: -z.log_softmax(1)[:, 0]),
+    }
+    with style():
+        figure, axes = _axes(3, 8.4, 2.9)
+        for axis, (title, (value, loss)) in zip(axes[0], panels.items()):
+            x, y = p[:, 1] + p[:, 2] / 2, p[:, 2] * math.sqrt(3) / 2
+            drawn = axis.tricontourf(x, y, value.clamp_max(3), levels=12)
+            figure.colorbar(drawn, ax=axis, shrink=0.7)
+            _arrows(axis, _triangle(9), loss)
+            axis.set(title=title, aspect="equal")
+            _bare(axis)
+            for name, at in (("1", (-0.04, -0.07)), ("2", (1.02, -0.07)), ("3", (0.48, 0.9))):
+                axis.text(*at, name)
+    return figure
+
+
+def _arrows(axis, p: Tensor, loss) -> None:
+    import math
+
+    z = p.log().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(z).sum(), z)
+    moved = (z.detach() - 0.25 * slope).softmax(1) - p  # one step on the logits, seen on the simplex
+    flat = lambda q: (q[:, 1] + q[:, 2] / 2, q[:, 2] * math.sqrt(3) / 2)  # noqa: E731
+    axis.quiver(*flat(p), *flat(moved), color="white", angles="xy", scale_units="xy", scale=1, width=0.007)
+
+
+def who_learns(norms: Mapping[str, Mapping[str, float]]):
+    """Gradient norm of the two entropies per part of the model (bars), for each way to build it. Zero is marked."""
+    with style():
+        figure, axes = _axes(1, 6.2, 2.6)
+        axis, width = axes[0, 0], 0.8 / len(norms)
+        parts = list(next(iter(norms.values())))
+        for i, (name, row) in enumerate(norms.items()):
+            at = [j + (i - (len(norms) - 1) / 2) * width for j in range(len(parts))]
+            axis.bar(at, list(row.values()), width, label=name, color=CYCLE[i])
+            for x, value in zip(at, row.values()):
+                if value == 0:
+                    axis.text(x, 0, "0", ha="center", va="bottom", color=CYCLE[i])
+        axis.set(xticks=range(len(parts)), xticklabels=parts, ylabel="gradient norm of $H^+ + H^-$")
+        axis.legend()
+    return figure
+
+
+def mask_rule(maps: Tensor, logits: Tensor, image: Tensor, rule: MaskRule):
+    """Eq. 11 on one image ``[3, H, W]``: the mask with its cut at 0.5, its histogram, and the curve it went through."""
+    size = image.shape[-2:]
+    mask = rule(maps[None], logits[None], size)[0, 0].detach()
+    raised = upsample(combined_map(maps[None], logits[None]), size)[0, 0].detach()
+    with style():
+        figure, axes = _axes(4, 8, 2.2)
+        draw(axes[0, 0], image)
+        axes[0, 1].imshow(raised)
+        draw(axes[0, 2], mask)
+        for axis, title in zip(axes[0], ("image", "$T^\\uparrow$ (own scale)", f"$R^+$, ω = {rule.omega:g}")):
+            axis.set_title(title)
+            _bare(axis)
+        _outline(axes[0, 2], mask >= 0.5)
+        axes[0, 3].hist(mask.flatten().numpy(), bins=20, range=(0, 1), color=CYCLE[0])
+        axes[0, 3].axvline(0.5, color=CYCLE[1])
+        axes[0, 3].set(title=f"pixels above 0.5: {100 * float((mask >= 0.5).float().mean()):.0f} %", yticks=[])
+    return figure
+
+
+def memory(depths: Sequence[int], step_by_step: Sequence[float], joint: Sequence[float]):
+    """Peak of the saved activations in MB against the depth u: Algorithm 1, and one graph for all steps."""
+    with style():
+        figure, axes = _axes(1, 4.2, 2.5)
+        axis = axes[0, 0]
+        axis.plot(depths, joint, "o-", color=CYCLE[1], label="one joint graph")
+        axis.plot(depths, step_by_step, "o-", color=CYCLE[0], label="Algorithm 1: back-propagate each step")
+        axis.set(xlabel="depth u", ylabel="saved activations, MB", ylim=(0, None), xticks=list(depths))
+        axis.legend()
+    return figure
+
+
+def player(found: Found, truth: Tensor, images: int = 4):
+    """One step of the recursion: what M sees, what it finds, its trust, and everything found so far.
+
+    Args:
+        found: one step of `erase`, images in [-1, 1].
+        truth: ``[B, H, W]`` bool, outlined in white.
+        images: how many of the batch to show.
+    """
+    with style():
+        figure, axes = _axes(4, 6.2, 1.45 * images, images, gridspec_kw={"width_ratios": (1, 1, 0.5, 1)})
+        for i, row in enumerate(axes):
+            trust = float(found.trust[i])
+            draw(row[0], (found.seen[i] + 1) / 2)
+            draw(row[1], found.mask[i, 0])
+            draw(row[3], found.total[i, 0])
+            _outline(row[3], truth[i])
+            row[2].barh([0], [trust], color=CYCLE[2] if trust else CYCLE[1])
+            row[2].set(xlim=(0, 1), ylim=(-1.5, 1.5), title=f"{trust:.2f}" if trust else "not trusted")
+            for axis in row:
+                _bare(axis)
+        for axis, title in zip((*axes[0, :2], axes[0, 3]), ("M sees", f"$R^{{+,{found.step}}}$", "$R^{+,\\star}$")):
+            axis.set_title(title)
+        figure.suptitle(f"t = {found.step}: {100 * float((found.trust > 0).float().mean()):.0f} % of the batch trusted")
+    return figure
+
+
+def compare(images: Tensor, truth: Tensor, maps: Mapping[str, Tensor]):
+    """Figs. 3 and 6-12: images, true masks, and each method's binary mask with its F1+ / F1- in per cent below."""
+    with style():
+        figure, axes = _axes(2 + len(maps), 1.25 * (2 + len(maps)), 1.5 * len(images), len(images))
+        for i, row in enumerate(axes):
+            draw(row[0], images[i])
+            draw(row[1], truth[i].float())
+            for axis, found in zip(row[2:], maps.values()):
+                cut = found[i : i + 1] >= 0.5
+                draw(axis, cut[0].float())
+                scores = [100 * float(f(cut, truth[i : i + 1])) for f in (f1_foreground, f1_background)]
+                axis.set_xlabel("{:.0f} / {:.0f}".format(*scores))
+            for axis in row:
+                axis.set(xticks=[], yticks=[])
+        for axis, name in zip(axes[0], ("image", "truth", *maps)):
+            axis.set_title(name)
+    return figure
+
+
+def f1_against_area(truth: Tensor, share: float):
+    """A centred square of area ``share`` as the prediction, and both scores of all such squares, which know nothing."""
+    from ..measure.segmentation import trivial_masks
+
+    shares = [0.02 * i for i in range(1, 51)]
+    squares = [trivial_masks(truth.shape, s)["centre"] for s in shares]
+    plus, minus = ([100 * float(f(s, truth).mean()) for s in squares] for f in (f1_foreground, f1_background))
+    with style():
+        figure, axes = _axes(2, 6.4, 2.5, gridspec_kw={"width_ratios": (1, 1.8)})
+        draw(axes[0, 0], truth[0].float())
+        _outline(axes[0, 0], trivial_masks(truth.shape, share)["centre"][0], CYCLE[1])
+        axes[0, 0].set(title=f"a square of {100 * share:.0f} %")
+        _bare(axes[0, 0])
+        for values, name, colour in ((plus, "F1+", CYCLE[0]), (minus, "F1-", CYCLE[1])):
+            axes[0, 1].plot([100 * s for s in shares], values, color=colour, label=name)
+        axes[0, 1].axvline(100 * share, color="grey", lw=0.8)
+        axes[0, 1].set(xlabel="area of the square, %", ylabel="mean over images, %", ylim=(0, 100))
+        axes[0, 1].legend()
+    return figure
+
+
+def scores(points: Mapping[str, tuple[Sequence[float], Sequence[float]]], highlight: str = ""):
+    """F1+ against F1-, one small mark per seed, the row's name at their mean; bold if it contains ``highlight``."""
+    with style():
+        figure, axes = _axes(1, 5.6, 4)
+        axis = axes[0, 0]
+        for i, (name, (plus, minus)) in enumerate(points.items()):
+            colour = CYCLE[i % len(CYCLE)]
+            axis.scatter(minus, plus, s=14, color=colour)
+            at = sum(minus) / len(minus), sum(plus) / len(plus)
+            weight = "bold" if highlight and highlight in name else "normal"
+            axis.annotate(
+                name, at, xytext=(5, 3 + 7 * (i % 2)), textcoords="offset points", color=colour, fontweight=weight
+            )
+        axis.set(xlabel="F1-: background, %", ylabel="F1+: object, %")
+        axis.margins(0.15)
+    return figure
+
+
+def bars(values: Mapping[str, Sequence[float]], label: str, baseline: str = ""):
+    """One horizontal bar per name (mean), a dot per seed, and a line at the ``baseline``'s mean."""
+    with style():
+        figure, axes = _axes(1, 6, 0.3 * len(values) + 0.7)
+        axis, mean = axes[0, 0], {name: sum(v) / len(v) for name, v in values.items()}
+        axis.barh(list(mean), list(mean.values()), color=CYCLE[5], height=0.6)
+        for name, seeds in values.items():
+            axis.plot(seeds, [name] * len(seeds), "o", ms=3, color="black")
+        if baseline:
+            axis.axvline(mean[baseline], color=CYCLE[1], lw=1)
+        axis.invert_yaxis()
+        axis.set_xlabel(label)
+    return figure
+
+
+def trust_curves(curves: Mapping[str, Sequence[float]], label: str):
+    """One line per rule against the step t of the recursion."""
+    with style():
+        figure, axes = _axes(1, 4.4, 2.6)
+        for name, values in curves.items():
+            axes[0, 0].plot(range(len(values)), values, "o-", label=name)
+        axes[0, 0].set(xlabel="step t of the recursion", ylabel=label, xticks=range(max(map(len, curves.values()))))
+        axes[0, 0].legend()
+    return figure
