@@ -9,8 +9,13 @@ from torch import nn
 from xai_course.data.batch import Batch
 from xai_course.methods.abn import ABN, map_loss
 from xai_course.methods.base import Clock
-from xai_course.nets.abn import abn_from, abn_resnet
+from xai_course.nets.abn import abn_from
 from xai_course.nets.convnets import small_cnn
+from xai_course.nets.resnets import torchvision_resnet
+
+
+def abn_resnet(depth: int, classes: int) -> nn.Module:
+    return abn_from(torchvision_resnet(f"resnet{depth}", classes))
 
 
 def count(net: nn.Module) -> int:
@@ -97,7 +102,6 @@ def test_explanation_is_the_attention_map(net, batch):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: abn_resnet(20), "depth must be"),
         (lambda: ABN(small_cnn(3, width=2)), "net must be an AttentionBranchNetwork, got GapClassifier"),
         (lambda: ABN(abn_from(small_cnn(3, width=2)), -1.0), "balance must be >= 0, got -1.0"),
         (lambda: map_loss(torch.zeros(1, 2, 2), torch.zeros(1, 4, 4), "max"), "reduction must be"),

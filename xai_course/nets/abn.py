@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from .convnets import GapClassifier
@@ -83,31 +82,16 @@ def without_stride(stage: nn.Module) -> nn.Module:
     return stage
 
 
-def abn_resnet(depth: int = 50, classes: int = 10, *, weights: str | None = None) -> AttentionBranchNetwork:
-    """ABN on torchvision's ResNet-18, -34, -50, -101 or -152.
+def abn_from(net: GapClassifier, cut: int = -1) -> AttentionBranchNetwork:
+    """ABN on a `GapClassifier` whose body is a chain of stages; shares the net's weights, fresh branch.
+
+    With ``torchvision_resnet("resnet50", ...)`` this is the authors' ImageNet network.
 
     Args:
-        weights: torchvision's name of ImageNet weights for trunk and last stage, or None; the branch starts afresh.
-
-    Raises:
-        ValueError: an unknown depth.
+        net: its body's children run one after the other.
+        cut: the branch reads what enters stage ``cut``; the stages from there on see the attended features.
     """
-    from torchvision import models
-
-    build = getattr(models, f"resnet{depth}", None)
-    if build is None or depth not in (18, 34, 50, 101, 152):
-        raise ValueError(f"depth must be 18, 34, 50, 101 or 152, got {depth}")
-    net = build(weights=weights)
-    trunk = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3)
-    width = net.fc.in_features
-    branch = AttentionBranch(without_stride(net.layer4), width, classes)
-    return AttentionBranchNetwork(trunk, branch, net.layer4, nn.Linear(width, classes))
-
-
-def abn_from(net: GapClassifier, cut: int = -1) -> AttentionBranchNetwork:
-    """ABN on a `GapClassifier` whose body is a chain of stages, cut before stage ``cut``; shares the net's weights."""
     stages = list(net.body.children())
     trunk, stage = nn.Sequential(*stages[:cut]), nn.Sequential(*stages[cut:])
-    with torch.no_grad():
-        branch = AttentionBranch(without_stride(stage), net.head.in_features, net.head.out_features)
+    branch = AttentionBranch(without_stride(stage), net.head.in_features, net.head.out_features)
     return AttentionBranchNetwork(trunk, branch, stage, net.head)
