@@ -2,20 +2,30 @@
 
 from xai_course.data.batch import ArrayData, Batch, Dataset, Splits, batches, fingerprint
 from xai_course.data.boxes import box_iou, boxes_to_masks, masks_to_boxes
-from xai_course.data.noise import asymmetric_noise, symmetric_noise
+from xai_course.data.fetch import DataError
+from xai_course.data.noise import asymmetric_noise, symmetric_noise, with_label_noise
 from xai_course.data.textured_digits import textured_digits
+from xai_course.data.vision import cifar10, cifar10_jpeg, cifar100, fashion_mnist, mnist, svhn
 
 __all__ = [
     "ArrayData",
     "Batch",
+    "DataError",
     "Dataset",
     "Splits",
     "asymmetric_noise",
     "batches",
     "box_iou",
     "boxes_to_masks",
+    "cifar10",
+    "cifar10_jpeg",
+    "cifar100",
+    "fashion_mnist",
     "fingerprint",
     "masks_to_boxes",
+    "mnist",
+    "svhn",
     "symmetric_noise",
     "textured_digits",
+    "with_label_noise",
 ]

@@ -80,5 +80,6 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 def _check_boxes(boxes: Tensor, name: str) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{name} must be [N, 4] (x0, y0, x1, y1), got {tuple(boxes.shape)}")
-    if (boxes[:, 2:] < boxes[:, :2]).any():
-        raise ValueError(f"{name} must have x1 >= x0 and y1 >= y0, got {boxes[(boxes[:, 2:] < boxes[:, :2]).any(1)][0]}")
+    wrong = (boxes[:, 2:] < boxes[:, :2]).any(dim=1)
+    if wrong.any():
+        raise ValueError(f"{name} must have x1 >= x0 and y1 >= y0, got {boxes[wrong][0].tolist()}")

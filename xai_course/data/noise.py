@@ -7,15 +7,18 @@ of the labels; the circular flip to the next class changes exactly r.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from xai_course.data.batch import ArrayData, Splits, fingerprint
+
 
 class Noisy(NamedTuple):
-    """``labels``: the new ones, same shape and dtype. ``corrupted``: bool, same length, True where the label changed."""
+    """``labels``: the new ones, same shape and dtype. ``corrupted``: bool, True where the label changed."""
 
     labels: Tensor
     corrupted: Tensor
@@ -81,6 +84,40 @@ def asymmetric_noise(
     return Noisy(noisy, noisy != labels)
 
 
+def with_label_noise(
+    splits: Splits, rate: float, *, kind: str = "symmetric", pairs: Mapping[int, int] | None = None, seed: int = 0
+) -> Splits:
+    """The same splits with noisy training and validation labels; the test labels stay clean.
+
+    Validation is noisy too because in practice it is held out of the same labelled data. Both get the attribute
+    ``corrupted`` (``[N]`` bool, True where the label changed); the given splits are not touched.
+
+    Args:
+        splits: their train and validation must be :class:`ArrayData`.
+        rate, pairs, seed: as in :func:`symmetric_noise` and :func:`asymmetric_noise`.
+        kind: "symmetric" or "asymmetric".
+
+    Raises:
+        ValueError: another kind, pairs with symmetric noise, a rate outside [0, 1], data not held in memory.
+    """
+    if kind not in ("symmetric", "asymmetric") or (kind == "symmetric" and pairs is not None):
+        raise ValueError(f'kind must be "symmetric" (without pairs) or "asymmetric", got {kind!r}, pairs={pairs!r}')
+    sets = []
+    for split, data in enumerate((splits.train, splits.validation)):
+        if not isinstance(data, ArrayData):
+            raise ValueError(f"splits must hold ArrayData to change its labels, got {type(data).__name__}")
+        data, draw = copy.copy(data), 2 * seed + split
+        if kind == "symmetric":
+            data.labels, data.corrupted = symmetric_noise(data.labels, rate, len(splits.classes), seed=draw)
+        else:
+            data.labels, data.corrupted = asymmetric_noise(
+                data.labels, rate, len(splits.classes), pairs=pairs, seed=draw
+            )
+        sets.append(data)
+    identity = fingerprint(splits.fingerprint, "label noise", kind, float(rate), pairs, seed)
+    return splits._replace(train=sets[0], validation=sets[1], fingerprint=identity)
+
+
 def _draws(count: int, columns: int, seed: int) -> Tensor:
     """``[count, columns]`` uniforms in [0, 1); row i is the same for every count."""
     generator = torch.Generator().manual_seed(seed)
@@ -101,5 +138,5 @@ def _check_labels(labels: Tensor, classes: int) -> None:
             raise ValueError(f"labels must be [N, {classes}] in {{0, 1}}, got {tuple(labels.shape)} {labels.dtype}")
     elif labels.ndim != 1 or labels.dtype != torch.int64:
         raise ValueError(f"labels must be [N] int64 or [N, K] float32, got {tuple(labels.shape)} {labels.dtype}")
-    elif len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < classes):
+    elif len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
         raise ValueError(f"labels must be in [0, {classes}), got {int(labels.min())} .. {int(labels.max())}")

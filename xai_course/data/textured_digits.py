@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from xai_course.data.batch import ArrayData, Splits, fingerprint
 from xai_course.data.boxes import masks_to_boxes
-from xai_course.data.noise import symmetric_noise
+from xai_course.data.noise import with_label_noise
 from xai_course.data.textures import BACKGROUNDS, DIGITS, SHEET, sheets
 
 SIZES = {"smoke": (2000, 500, 1000), "colab": (10000, 2000, 4000), "paper": (50000, 5000, 10000)}
@@ -120,14 +120,14 @@ def textured_digits(
     if preset not in SIZES:
         raise ValueError(f"preset must be one of {', '.join(SIZES)}, got {preset!r}")
     sizes = [d if n is None else n for n, d in zip((train, validation, test), SIZES[preset])]
-    knobs = Knobs(canvas, _digit_size(digit_size, canvas, objects), p, q, position, contrast, amplitude, chroma, objects)
+    size = _digit_size(digit_size, canvas, objects)
+    knobs = Knobs(canvas, size, p, q, position, contrast, amplitude, chroma, objects)
     tests = replace(knobs, p=p if p_test is None else p_test, q=q if q_test is None else q_test)
     _check(knobs, tests, sizes, label_noise)
     sets = [render(seed, split, n, k) for split, (n, k) in enumerate(zip(sizes, (knobs, knobs, tests)))]
-    for split, data in enumerate(sets[:2]):
-        data.labels, data.corrupted = symmetric_noise(data.labels, label_noise, 10, seed=2 * seed + split)
-    identity = fingerprint("textured_digits", VERSION, seed, sizes, knobs, tests, float(label_noise))
-    return Splits("Textured Digits", *sets, CLASSES, identity)
+    identity = fingerprint("textured_digits", VERSION, seed, sizes, knobs, tests)
+    splits = Splits("Textured Digits", *sets, CLASSES, identity)
+    return with_label_noise(splits, label_noise, seed=seed) if label_noise else splits
 
 
 def render(seed: int, split: int, count: int, knobs: Knobs) -> TexturedDigits:
@@ -206,7 +206,7 @@ def _shapes(sources: np.ndarray, u: np.ndarray, elastic: np.ndarray, order: np.n
 
 
 def _cells(order: np.ndarray, objects: int, canvas: int) -> tuple[np.ndarray, float]:
-    """Where each object may lie: corner ``[N, O, 2]`` (y, x) in pixels and side of its square, the canvas or a quadrant."""
+    """Where each object may lie: corner ``[N, O, 2]`` (y, x) in pixels, side of its square (canvas or quadrant)."""
     if objects == 1:
         return np.zeros((len(order), 1, 2)), float(canvas)
     cell = order[:, 3:7].argsort(axis=1)[:, :objects]

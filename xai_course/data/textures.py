@@ -17,7 +17,7 @@ BANDS = (0.0, 0.5, 0.7, 1.0)  # where the longer side of a region is cut: train,
 
 
 class Texture(NamedTuple):
-    """One region ``rows y0:y1, columns x0:x1`` of one photo, resized by ``zoom``, with a tint where the photo is grey."""
+    """One region ``rows y0:y1, columns x0:x1`` of one photo, resized by ``zoom``; a tint where it is grey."""
 
     name: str
     photo: str
