@@ -1,0 +1,313 @@
+"""Localisation measures: values by hand, peers, trivial maps, images without an object."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xai_course.data.batch import ArrayData, Splits
+from xai_course.measure.faithfulness import deletion_auc, insertion_auc
+from xai_course.measure.localisation import (
+    LEVELS,
+    accuracy,
+    best_levels,
+    box_accuracy,
+    boxes_of,
+    dead,
+    energy_in_mask,
+    iou,
+    iou_at,
+    localisation,
+    look,
+    pixel_average_precision,
+    pointing_game,
+)
+from xai_course.measure.trivial import TRIVIAL, centre_box, edges, gaussian_centre, random_map, whole_image
+from xai_course.methods.base import CrossEntropy, Method
+from xai_course.nets.convnets import small_cnn
+
+few = settings(max_examples=15, deadline=None, derandomize=True)
+
+
+def random_pair(seed: int, batch: int = 3, height: int = 5, width: int = 6):
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randint(0, 5, (batch, height, width), generator=generator).double()  # with ties
+    masks = torch.rand(batch, height, width, generator=generator) < 0.4
+    masks[:, 0, 0] = True
+    return maps, masks
+
+
+def test_by_hand_2x2():
+    maps = torch.tensor([[[4.0, 1.0], [3.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]], [[-5.0, 2.0], [2.0, -1.0]]])
+    masks = torch.tensor([[[True, False], [False, True]]] * 3)
+    assert torch.equal(energy_in_mask(maps, masks), torch.tensor([0.5, 0.0, 0.0], dtype=torch.double))
+    assert torch.equal(dead(maps), torch.tensor([False, True, False]))
+    # one maximum inside; all four equal, two of them inside; two equal maxima, none inside
+    assert torch.equal(pointing_game(maps, masks), torch.tensor([1.0, 0.5, 0.0], dtype=torch.double))
+    # level .5: {4, 3} against two cells: 1 of 3; the dead map chooses nothing; {2, 2}: 0 of 4
+    torch.testing.assert_close(iou_at(maps, masks, 0.5), torch.tensor([1 / 3, 0.0, 0.0], dtype=torch.double))
+
+
+@few
+@given(st.integers(0, 999))
+def test_loops_agree(seed):
+    maps, masks = random_pair(seed)
+    for b in range(3):
+        cells = [(i, j) for i in range(5) for j in range(6)]
+        inside = [c for c in cells if masks[b][c]]
+        total, peak = sum(maps[b][c] for c in cells), max(maps[b][c] for c in cells)
+        top = [c for c in cells if maps[b][c] == peak]
+        chosen = {c for c in cells if maps[b][c] > 0 and maps[b][c] / peak >= 0.5}
+        assert energy_in_mask(maps, masks)[b].item() == pytest.approx(sum(maps[b][c] for c in inside) / total)
+        assert pointing_game(maps, masks)[b].item() == pytest.approx(sum(c in inside for c in top) / len(top))
+        want = len(chosen & set(inside)) / len(chosen | set(inside))
+        assert iou_at(maps, masks, 0.5)[b].item() == pytest.approx(want)
+
+
+@few
+@given(st.integers(0, 999), st.sampled_from([1e-9, 3.0, 1e9]))
+def test_scale_of_the_map_does_not_matter_and_batch_equals_one_by_one(seed, scale):
+    maps, masks = random_pair(seed)
+    for score in (energy_in_mask, pointing_game, lambda m, t: iou_at(m, t, 0.3)):
+        torch.testing.assert_close(score(maps, masks), score(scale * maps, masks))
+        alone = torch.cat([score(maps[i : i + 1], masks[i : i + 1]) for i in range(3)])
+        torch.testing.assert_close(score(maps, masks), alone)
+        assert ((score(maps, masks) >= 0) & (score(maps, masks) <= 1)).all()
+
+
+def test_a_perfect_map_scores_one_everywhere():
+    _, masks = random_pair(0)
+    for score in (energy_in_mask, pointing_game, lambda m, t: iou_at(m, t, 0.5)):
+        assert (score(masks.double(), masks) == 1).all()
+    assert pixel_average_precision(masks.double(), masks) == 1
+
+
+def test_the_whole_image_scores_the_share_of_the_area():
+    _, masks = random_pair(1)
+    area = masks.double().mean((1, 2))
+    ones = whole_image(torch.zeros(3, 3, 5, 6)).double()
+    for score in (energy_in_mask, pointing_game, lambda m, t: iou_at(m, t, 0.5)):
+        torch.testing.assert_close(score(ones, masks), area)
+    assert pixel_average_precision(ones, masks) == pytest.approx(masks.double().mean().item())
+
+
+def test_a_random_map_scores_the_share_of_the_area_on_average():
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, 1:5, 2:7] = True
+    maps, masks = random_map(torch.zeros(4000, 1, 8, 8)), mask.expand(4000, -1, -1)
+    area = mask.double().mean().item()
+    for score in (energy_in_mask, pointing_game):
+        values = score(maps, masks)
+        assert abs(values.mean().item() - area) < 4 * values.std().item() / math.sqrt(4000)
+
+
+def test_pointing_with_tolerance():
+    masks = torch.zeros(1, 9, 9, dtype=torch.bool)
+    masks[0, 4, 4] = True
+    for (i, j), distance in {(4, 6): 2.0, (5, 5): math.sqrt(2), (7, 8): 5.0}.items():
+        maps = torch.zeros(1, 9, 9)
+        maps[0, i, j] = 1
+        assert pointing_game(maps, masks).item() == 0
+        assert pointing_game(maps, masks, tolerance=distance + 1e-6).item() == 1
+        assert pointing_game(maps, masks, tolerance=distance - 1e-6).item() == 0
+
+
+def test_empty_masks_are_left_out():
+    maps, masks = random_pair(2)
+    masks[1] = False
+    for score in (energy_in_mask, lambda m, t: pointing_game(m, t, 2), lambda m, t: iou_at(m, t, 0.5)):
+        assert score(maps, masks).isnan().tolist() == [False, True, False]
+    assert math.isnan(pixel_average_precision(maps[1:2], masks[1:2]))
+
+
+@few
+@given(st.integers(0, 999))
+def test_pixel_average_precision_equals_sklearn(seed):
+    metrics = pytest.importorskip("sklearn.metrics")
+    maps, masks = random_pair(seed)
+    maps[0] = maps[0] / maps[0].max()
+    unit = maps / maps.amax((1, 2), keepdim=True)
+    want = metrics.average_precision_score(masks.flatten().numpy(), unit.flatten().numpy())
+    assert pixel_average_precision(maps, masks) == pytest.approx(want)
+
+
+def test_iou_equals_sklearn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    maps, masks = random_pair(3)
+    for b in range(3):
+        want = metrics.jaccard_score(masks[b].flatten(), (maps[b] / maps[b].max() >= 0.5).flatten())
+        assert iou_at(maps, masks, 0.5)[b].item() == pytest.approx(want)
+
+
+def test_box_of_the_largest_part_with_diagonal_neighbours():
+    maps = torch.zeros(2, 8, 10)
+    maps[0, 1, 1] = 1.0  # the peak is alone
+    maps[0, 4, 3] = maps[0, 5, 4] = maps[0, 6, 5] = 0.6  # three cells joined by their corners
+    maps[0, 7, 9] = 0.3  # below the level
+    assert boxes_of(maps, 0.5).tolist() == [[3, 4, 6, 7], [0, 0, 0, 0]]
+    assert boxes_of(maps, 0.7).tolist()[0] == [1, 1, 2, 2]
+
+
+def test_box_accuracy():
+    maps = torch.zeros(3, 10, 10)
+    maps[0, 2:6, 2:6] = 1  # exact
+    maps[1, 2:6, 2:4] = 1  # half the box: IoU .5
+    maps[2, 2:6, 2:6] = 1  # true box is empty: left out
+    boxes = torch.tensor([[2, 2, 6, 6], [2, 2, 6, 6], [0, 0, 0, 0]])
+    assert box_accuracy(maps, boxes, (0.5,), overlap=0.5).tolist() == [1.0]
+    assert box_accuracy(maps, boxes, (0.5, 1.0), overlap=0.51).tolist() == [0.5, 0.5]
+
+
+def test_trivial_maps():
+    images = torch.rand(4, 3, 12, 20, generator=torch.Generator().manual_seed(0))
+    for name, trivial in TRIVIAL.items():
+        maps = trivial(images)
+        assert maps.shape == (4, 12, 20) and maps.dtype == torch.float32 and maps.min() >= 0, name
+    assert centre_box(images).mean().item() == pytest.approx(0.25) and centre_box(images)[0, 3:9, 5:15].all()
+    assert torch.equal(gaussian_centre(images), gaussian_centre(images).flip((1, 2)))
+    assert torch.equal(random_map(images), random_map(images)) and not torch.equal(
+        random_map(images), random_map(images, 1)
+    )
+    step = torch.zeros(1, 1, 6, 6)
+    step[..., 3:] = 1
+    assert (edges(step)[0, :, 2:4] == 4).all() and (edges(step)[0, :, [0, 1, 4, 5]] == 0).all()
+
+
+# ---- of a trained method ------------------------------------------------------------------------------------------
+
+
+class Pointer(Method):
+    """Knows the answer: the class is the brightest channel, the map is the image's first channel."""
+
+    def logits(self, images):
+        return images.mean((2, 3))
+
+    def explain(self, images, classes):
+        self.asked = classes
+        return images[:, 0]
+
+
+def bright_squares(n: int = 12, empty: int = 0, masks: bool = True) -> Splits:
+    images, truth = torch.zeros(n, 3, 8, 8), torch.zeros(n, 8, 8, dtype=torch.bool)
+    for i in range(n):
+        truth[i, i % 4 : i % 4 + 4, 2:5] = True
+    images[:, 0] = truth.float()
+    truth[:empty] = False
+    data = ArrayData(images, torch.zeros(n, dtype=torch.int64), truth if masks else None)
+    return Splits("squares", data, data, data, ("0", "1", "2"), "x")
+
+
+def test_localisation_of_a_method_beside_trivial_maps():
+    method = Pointer(torch.nn.Linear(1, 1))
+    result = localisation(method, bright_squares(empty=2))
+    assert result["energy_in_mask"] == result["pointing"] == result["iou"] == 1.0
+    assert result["images_with_mask"] == 10 and result["dead_maps"] == 0
+    area = 12 / 64
+    assert result["energy_in_mask_whole"] == result["iou_whole"] == result["pointing_whole"] == pytest.approx(area)
+    names = {f"{score}_{name}" for score in ("energy_in_mask", "pointing", "iou") for name in TRIVIAL}
+    assert names <= set(result) and all(isinstance(v, float) for v in result.values())
+    assert accuracy(method, bright_squares()) == {"accuracy": 1.0}
+
+
+def test_without_masks_only_counts_are_given():
+    result = localisation(Pointer(torch.nn.Linear(1, 1)), bright_squares(masks=False))
+    assert result == {"dead_maps": 0.0, "images_with_mask": 0.0}
+
+
+def test_the_level_comes_from_the_validation_split_only():
+    method, good = Pointer(torch.nn.Linear(1, 1)), bright_squares()
+    soft = good.validation.images.clone()
+    soft[:, 0] += 0.4 * (1 - soft[:, 0])  # background at .4: levels above it are right
+    validation = ArrayData(soft, good.validation.labels, good.validation.masks)
+    splits = good._replace(validation=validation)
+    level = best_levels(method, validation)[""]
+    assert level == min(l for l in LEVELS if l > 0.4) and localisation(method, splits)["iou_level"] == level
+    other = splits._replace(test=ArrayData(soft * 0.5, good.test.labels, good.test.masks))
+    assert localisation(method, other)["iou_level"] == level
+
+
+def test_look_explains_predicted_or_label_and_restores_modes():
+    method = CrossEntropy(small_cnn(10, width=2, seed=0)).train()
+    method.net.body[0].eval()
+    modes = [m.training for m in method.modules()]
+    images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    data = ArrayData(images, torch.tensor([3, 1, 4, 1, 5]), torch.ones(5, 16, 16, dtype=torch.bool))
+    seen = list(look(method, data, size=2))
+    assert [len(s.maps) for s in seen] == [2, 2, 1] and modes == [m.training for m in method.modules()]
+    method.eval()
+    predicted = torch.cat([s.logits for s in seen]).argmax(1)
+    torch.testing.assert_close(torch.cat([s.maps for s in seen]), method.explain(images, predicted).detach())
+    labelled = torch.cat([s.maps for s in look(method, data, classes="label")])
+    torch.testing.assert_close(labelled, method.explain(images, data.labels).detach())
+    with pytest.raises(ValueError, match="classes must be"):
+        next(look(method, data, classes="all"))
+
+
+def test_multi_label_data():
+    images = torch.tensor([[2.0, -1.0, 3.0], [-1.0, 1.0, -2.0]]).view(2, 3, 1, 1).expand(2, 3, 8, 8).clone()
+    labels = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    data = ArrayData(images, labels, torch.ones(2, 8, 8, dtype=torch.bool))
+    splits, method = Splits("multi", data, data, data, ("a", "b", "c"), "x"), Pointer(torch.nn.Linear(1, 1))
+    assert accuracy(method, splits)["accuracy"] == pytest.approx(5 / 6)
+    list(look(method, data, classes="label"))
+    assert method.asked.tolist() == [0, 1]
+    assert localisation(method, splits)["energy_in_mask"] == 0.5  # the second map has no positive value
+
+
+# ---- deletion and insertion ------------------------------------------------------------------------------------------
+
+
+def test_deletion_and_insertion_by_hand():
+    # The score is the share of bright pixels left; half of the pixels are bright, and the map finds them first.
+    images = torch.zeros(1, 1, 4, 4)
+    images[..., :2] = 1
+    good, bad = images[:, 0], 1 - images[:, 0]
+
+    def score(x):
+        return x.mean((1, 2, 3)) * 2
+
+    dark = torch.zeros(1)
+    assert deletion_auc(score, images, good, steps=4, baseline=dark).item() == pytest.approx(0.25)
+    assert deletion_auc(score, images, bad, steps=4, baseline=dark).item() == pytest.approx(0.75)
+    assert insertion_auc(score, images, good, steps=4, baseline=dark).item() == pytest.approx(0.75)
+    assert insertion_auc(score, images, bad, steps=4, baseline=dark).item() == pytest.approx(0.25)
+
+
+def test_deletion_baselines_and_errors():
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for baseline in ("mean", "blur"):
+        ends: list[torch.Tensor] = []
+
+        def score(x, kept=ends):
+            kept.append(x)
+            return x.mean((1, 2, 3))
+
+        deletion_auc(score, images, images[:, 0], steps=2, baseline=baseline)
+        assert torch.equal(ends[0], images)
+        torch.testing.assert_close(ends[-1].mean((2, 3)), images.mean((2, 3)), atol=0.1, rtol=0)
+        assert ends[-1].var() < images.var()
+    for arguments, message in (
+        ((images, images[:, 0, :4]), "maps must be"),
+        ((images, images[:, 0], 0), "steps"),
+        ((images, images[:, 0], 2, "black"), "baseline"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            deletion_auc(lambda x: x.mean((1, 2, 3)), *arguments[:2], **dict(zip(("steps", "baseline"), arguments[2:])))
+
+
+def test_wrong_inputs():
+    maps, masks = random_pair(0)
+    for call, message in (
+        (lambda: energy_in_mask(maps[:2], masks), r"\(2, 5, 6\) and \(3, 5, 6\)"),
+        (lambda: pointing_game(maps, masks.float()), "float32"),
+        (lambda: energy_in_mask(maps[0], masks[0]), r"\[B, H, W\]"),
+        (lambda: iou(maps, masks), "threshold the maps first"),
+        (lambda: iou_at(maps, masks, 0.0), r"\(0, 1\], got 0.0"),
+        (lambda: box_accuracy(maps, torch.zeros(2, 4)), r"B=3, got \(2, 4\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -1,0 +1,156 @@
+"""Controls: an explanation of a trained network must fall apart when the network, or what it learnt, is destroyed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import ArrayData, Batch
+from .localisation import evaluating
+
+
+def cascade(net: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
+    """Networks with the last layer re-initialised, the last two, and so on (Adebayo et al. 2018, Sec. 4.1).
+
+    Yields:
+        (name of the layer randomised last, a copy of ``net`` in eval mode). First ("", an untouched copy). The order is
+        that of ``named_modules`` from the end, which for feed-forward code is from the logits down.
+
+    Raises:
+        ValueError: nothing in ``net`` can be re-initialised.
+    """
+    broken = copy.deepcopy(net).eval()
+    layers = _resettable(broken)
+    yield "", copy.deepcopy(broken)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        for name, layer in reversed(layers):
+            torch.set_rng_state(state)  # the caller may draw numbers between two steps
+            layer.reset_parameters()
+            state = torch.get_rng_state()
+            yield name, copy.deepcopy(broken)
+
+
+def untrained(module: nn.Module, seed: int = 0) -> nn.Module:
+    """A copy with every layer re-initialised, BatchNorm statistics included: the control for the architecture alone."""
+    fresh = copy.deepcopy(module)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _, layer in _resettable(fresh):
+            layer.reset_parameters()
+    return fresh
+
+
+def weight_randomisation(method, images: Tensor, classes: Tensor, seed: int = 0) -> list[dict]:
+    """How fast a method's maps change while its network is randomised from the top.
+
+    Args:
+        method: has ``net`` and ``explain(images, classes) -> [B, H, W]``.
+        images, classes: ``[B, C, H, W]`` and ``[B]``; the classes stay the same throughout.
+
+    Returns:
+        One row per step: ``layer`` ("" for the trained network), ``rank_correlation`` and ``ssim`` with the trained
+        network's maps, mean over the images. Values that stay near one mean that the maps do not show what was learnt.
+    """
+    rows, trained = [], None
+    probe = copy.copy(method)  # shares everything but the network
+    probe._modules = dict(method._modules)
+    for name, net in cascade(method.net, seed):
+        probe.net = net
+        with evaluating(probe), torch.no_grad():
+            maps = probe.explain(images, classes)
+        trained = maps if trained is None else trained
+        correlation, similarity = rank_correlation(maps, trained).mean(), ssim(maps, trained).mean()
+        rows.append({"layer": name, "rank_correlation": float(correlation), "ssim": float(similarity)})
+    return rows
+
+
+def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
+    """Spearman's correlation of two maps' pixels, ``[B]`` float64 in [-1, 1]; 0 where one of them is constant."""
+    _same(maps, others)
+    a, b = (_ranks(m.flatten(1).double()) for m in (maps, others))
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    scale = a.norm(dim=1) * b.norm(dim=1)
+    return (a * b).sum(1) / torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def ssim(maps: Tensor, others: Tensor) -> Tensor:
+    """Structural similarity of maps in [0, 1] (scikit-image, 7x7 windows), ``[B]`` float64."""
+    from skimage.metrics import structural_similarity
+
+    _same(maps, others)
+    pairs = zip(maps.detach().double().cpu().numpy(), others.detach().double().cpu().numpy())
+    return torch.tensor([structural_similarity(a, b, data_range=1.0) for a, b in pairs], dtype=torch.float64)
+
+
+def shuffled_labels(data: ArrayData, seed: int = 0) -> ArrayData:
+    """The same images and masks with the labels permuted: nothing is left to learn but the images by heart."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    return ArrayData(data.images, data.labels[order.to(data.labels.device)], data.masks)
+
+
+def training_gap(method, baseline, batch: Batch, clock, *, steps: int = 3, lr: float = 0.1) -> float:
+    """Largest difference between two methods' network weights after the same plain gradient steps.
+
+    A guided method whose weight is zero must train exactly as its baseline: the gap is then 0.0, not just small.
+
+    Args:
+        method, baseline: started from equal networks (the caller copies one); both are trained in place.
+        batch, clock: given to ``losses`` in every step.
+
+    Raises:
+        ValueError: the two networks differ before the first step.
+    """
+    both = [dict(m.net.named_parameters()) for m in (method, baseline)]
+    if both[0].keys() != both[1].keys() or _gap(*both) > 0:
+        raise ValueError("method and baseline must start from equal networks, got different ones")
+    for trained, parameters in zip((method, baseline), both):
+        trained.train()
+        for _ in range(steps):
+            torch.manual_seed(0)  # dropout and the like draw the same numbers in both
+            for losses in trained.losses(batch, clock):
+                losses["total"].backward()
+            with torch.no_grad():
+                for parameter in parameters.values():
+                    if parameter.grad is not None:
+                        parameter -= lr * parameter.grad
+                        parameter.grad = None
+    return _gap(*both)
+
+
+def lambda_zero_equals_baseline(
+    make: Callable[[nn.Module], nn.Module],
+    baseline: Callable[[nn.Module], nn.Module],
+    net: nn.Module,
+    batch: Batch,
+    clock,
+) -> bool:
+    """Whether ``make(net)``, a method with weight zero, and ``baseline(net)`` train to bitwise equal weights."""
+    return training_gap(make(copy.deepcopy(net)), baseline(copy.deepcopy(net)), batch, clock) == 0.0
+
+
+def _gap(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    return max(float((a[name] - b[name]).detach().abs().max()) for name in a)
+
+
+def _resettable(net: nn.Module) -> list[tuple[str, nn.Module]]:
+    found = [(n, m) for n, m in net.named_modules() if callable(getattr(m, "reset_parameters", None))]
+    if not found:
+        raise ValueError(f"net must have layers with reset_parameters, got {type(net).__name__} without any")
+    return found
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Ranks along the last dimension, equal values sharing their mean rank."""
+    ordered = values.sort(dim=1).values.contiguous()
+    values = values.contiguous()
+    return (torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True)).double() / 2
+
+
+def _same(maps: Tensor, others: Tensor) -> None:
+    if maps.ndim != 3 or maps.shape != others.shape:
+        raise ValueError(f"both maps must be [B, H, W], got {tuple(maps.shape)} and {tuple(others.shape)}")
