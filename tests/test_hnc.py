@@ -53,7 +53,7 @@ def test_map_mean_is_the_logit():
 def test_mse_gradient_is_equation_11(shape, alpha):
     maps = random_maps(shape).requires_grad_()
     valid = torch.arange(shape[1]).expand(shape[:2]) % 3 != 1
-    H.hnc_mse(maps, valid, alpha=alpha, reduction_k="sum").backward()
+    H.hnc_mse(maps, valid, target=alpha, reduction_k="sum").backward()
     beta = 1 / (shape[2] * shape[3])
     printed = 2 * beta * (maps.detach() - alpha) * valid[..., None, None] / shape[0]
     close(maps.grad, printed, 1e-14)
@@ -290,7 +290,7 @@ def net(classes: int = 4) -> GapClassifier:
 
 @pytest.mark.parametrize("penalty", H.PENALTIES)
 def test_equation_7(penalty):
-    method, batch = H.HNC(net(), penalty, 0.3, k=2), batch_of(torch.tensor([0, 1, 3]))
+    method, batch = H.HNC(net(), penalty, 0.3, keep_top=2), batch_of(torch.tensor([0, 1, 3]))
     terms = next(method.losses(batch, Clock()))
     features = method.net.features(batch.images)
     maps = class_activation_map(features, method.net.head.weight, method.net.head.bias)
@@ -316,7 +316,7 @@ def test_equation_9_uses_equation_8():
     labels = torch.tensor([[1.0, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
     rate = H.positive_rate(ArrayData(torch.zeros(3, 1, 8, 8), labels))
     close(rate, torch.tensor([2 / 3, 1 / 3, 1 / 3, 2 / 3]), 1e-6)
-    method, batch = H.HNC(net(), "kd", 0.1, k=3, positive_rate=rate), batch_of(labels)
+    method, batch = H.HNC(net(), "kd", 0.1, keep_top=3, positive_rate=rate), batch_of(labels)
     terms = next(method.losses(batch, Clock()))
     assert torch.isfinite(terms["total"])
     expected = H.weighted_sigmoid_cross_entropy(method.net(batch.images), labels, rate)
@@ -324,11 +324,11 @@ def test_equation_9_uses_equation_8():
 
 
 def test_default_k_is_a_tenth_of_the_classes():
-    assert [H.HNC(net(n)).k for n in (4, 10, 100)] == [1, 1, 10]
+    assert [H.HNC(net(n)).keep_top for n in (4, 10, 100)] == [1, 1, 10]
 
 
 def test_bf16_autocast_keeps_the_penalty_in_float32():
-    method, batch = H.HNC(net(), "kd", 0.1, k=2), batch_of(torch.tensor([0, 1]))
+    method, batch = H.HNC(net(), "kd", 0.1, keep_top=2), batch_of(torch.tensor([0, 1]))
     with torch.autocast("cpu", torch.bfloat16):
         terms = next(method.losses(batch, Clock()))
     assert terms["hnc"].dtype == torch.float32
@@ -370,7 +370,7 @@ def test_networks_that_are_not_gap_and_linear_are_refused():
     lambda: H.HNC(net(), "l1"),
     lambda: H.HNC(net(), balance=-1.0),
     lambda: H.HNC(net(), balance=float("nan")),
-    lambda: H.HNC(net(), k=0),
+    lambda: H.HNC(net(), keep_top=0),
     lambda: H.HNC(net(), reduction_k="none"),
     lambda: next(H.HNC(net()).losses(batch_of(torch.zeros(0, dtype=torch.long)), Clock())),
 ])  # fmt: skip

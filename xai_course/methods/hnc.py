@@ -25,7 +25,7 @@ REDUCTIONS = ("sum", "mean")
 # --- Sec. 3.2: which classes ------------------------------------------------------------------------------------------
 
 
-def topk_negatives(logits: Tensor, positives: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def topk_negatives(logits: Tensor, positives: Tensor, keep_top: int) -> tuple[Tensor, Tensor]:
     r"""The k negative classes with the largest scores, :math:`J'_>` of Sec. 3.2, exactly k of them.
 
     The paper thresholds with >=, which returns more than k classes where scores tie; ``topk`` breaks ties instead. The
@@ -34,27 +34,27 @@ def topk_negatives(logits: Tensor, positives: Tensor, k: int) -> tuple[Tensor, T
     Args:
         logits: ``[B, n]``.
         positives: labels ``[B]`` int64, or ``[B, n]`` bool or {0, 1}, nonzero where the class is present.
-        k: how many, at least 1; more than there are means all of them.
+        keep_top: how many, the paper's k, at least 1; more than there are means all of them.
 
     Returns:
-        ``index [B, k']`` int64 and ``valid [B, k']`` bool. k' = min(k, n - 1) for labels and min(k, n) otherwise;
+        ``index [B, k']`` int64 and ``valid [B, k']`` bool; k' = min(k, n - 1) for labels and min(k, n) otherwise.
         ``valid`` is False where an image has fewer negatives than that (the index there is a positive class).
 
     Raises:
-        ValueError: k < 1, or the shapes do not fit.
+        ValueError: keep_top < 1, or the shapes do not fit.
     """
     batch, n = _shape(logits, "logits", 2)
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    if keep_top < 1:
+        raise ValueError(f"keep_top must be at least 1, got {keep_top}")
     if positives.shape not in ((batch,), (batch, n)):
         raise ValueError(f"positives must be [{batch}] or [{batch}, {n}], got {tuple(positives.shape)}")
     if positives.ndim == 1:
         positives = F.one_hot(positives, n)
-        k = min(k, n - 1)
+        keep_top = min(keep_top, n - 1)
     positives = positives.bool()
     # -inf on a copy. Zero instead would select the label itself wherever all negatives lie below zero.
     scores = logits.detach().masked_fill(positives, -math.inf)
-    index = scores.topk(min(k, n), dim=1).indices
+    index = scores.topk(min(keep_top, n), dim=1).indices
     return index, ~positives.gather(1, index)
 
 
@@ -135,9 +135,9 @@ class _ChunkedMaps(torch.autograd.Function):
 # --- Eq. 2-5 and the controls: one number per map ---------------------------------------------------------------------
 
 
-def mean_square(maps: Tensor, alpha: float = 0.0) -> Tensor:
+def mean_square(maps: Tensor, target: float = 0.0) -> Tensor:
     r"""One class of Eq. 2, :math:`\frac1{hw}\sum_{ij}(M_o(i,j)-\alpha)^2`. ``[B, k, h, w] -> [B, k]`` in [0, inf)."""
-    return (maps - alpha).square().mean(dim=(2, 3))
+    return (maps - target).square().mean(dim=(2, 3))
 
 
 def uniform_divergence(maps: Tensor) -> Tensor:
@@ -151,9 +151,9 @@ def uniform_divergence(maps: Tensor) -> Tensor:
     return flat.logsumexp(dim=2) - flat.mean(dim=2)
 
 
-def squared_logit(maps: Tensor, alpha: float = 0.0) -> Tensor:
+def squared_logit(maps: Tensor, target: float = 0.0) -> Tensor:
     r"""Control that sees no shape, :math:`(\bar M_o-\alpha)^2 = (s_o-\alpha)^2`. ``[B, k, h, w] -> [B, k]``."""
-    return (maps.mean(dim=(2, 3)) - alpha).square()
+    return (maps.mean(dim=(2, 3)) - target).square()
 
 
 def spatial_variance(maps: Tensor) -> Tensor:
@@ -187,9 +187,9 @@ def reduce_classes(values: Tensor, valid: Tensor | None = None, *, reduction_k: 
     return total.sum() / max(1, len(total))
 
 
-def hnc_mse(maps: Tensor, valid: Tensor | None = None, *, alpha: float = 0.0, reduction_k: str) -> Tensor:
+def hnc_mse(maps: Tensor, valid: Tensor | None = None, *, target: float = 0.0, reduction_k: str) -> Tensor:
     """Eq. 2 on the selected maps ``[B, k, h, w]``, mean over the batch (which the paper does not print)."""
-    return reduce_classes(mean_square(maps, alpha), valid, reduction_k=reduction_k)
+    return reduce_classes(mean_square(maps, target), valid, reduction_k=reduction_k)
 
 
 def hnc_kd(maps: Tensor, valid: Tensor | None = None, *, reduction_k: str) -> Tensor:
@@ -248,8 +248,8 @@ class HNC(Method):
         penalty: ``"mse"`` (Eq. 2), ``"kd"`` (Eq. 5), or a control, ``"logit"`` (level only) or ``"variance"`` (shape
             only).
         balance: lambda, at least 0. The unit depends on ``penalty`` and ``reduction_k``.
-        k: negative classes per image; None takes n // 10, at least 1 (the official code uses 100 of 1000).
-        alpha: the value the maps are pulled to, Eq. 2; for ``"mse"`` and ``"logit"``.
+        keep_top: k, negative classes per image; None takes n // 10, at least 1 (the official code: 100 of 1000).
+        target: alpha, the value the maps are pulled to, Eq. 2; for ``"mse"`` and ``"logit"``.
         reduction_k: ``"mean"`` or ``"sum"`` over the k classes.
         positive_rate: ``[n]``; turns the classification loss of multi-label data into Eq. 8.
 
@@ -263,8 +263,8 @@ class HNC(Method):
         penalty: str = "mse",
         balance: float = 0.1,
         *,
-        k: int | None = None,
-        alpha: float = 0.0,
+        keep_top: int | None = None,
+        target: float = 0.0,
         reduction_k: str = "mean",
         positive_rate: Tensor | None = None,
     ):
@@ -276,10 +276,10 @@ class HNC(Method):
         if not balance >= 0:
             raise ValueError(f"balance must be at least 0, got {balance}")
         classes = gap_head(net).out_features
-        self.k = max(1, classes // 10) if k is None else k
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
-        self.penalty, self.balance, self.alpha, self.reduction_k = penalty, balance, alpha, reduction_k
+        self.keep_top = max(1, classes // 10) if keep_top is None else keep_top
+        if self.keep_top < 1:
+            raise ValueError(f"keep_top must be at least 1, got {keep_top}")
+        self.penalty, self.balance, self.target, self.reduction_k = penalty, balance, target, reduction_k
         self.register_buffer("positive_rate", positive_rate, persistent=False)
         self._checked = False
 
@@ -303,10 +303,10 @@ class HNC(Method):
 
     def homogeneity(self, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The penalty on the top-k negative maps: a scalar, before ``balance``."""
-        index, valid = topk_negatives(logits, labels, self.k)
+        index, valid = topk_negatives(logits, labels, self.keep_top)
         head = gap_head(self.net)
         maps = gathered_maps(features, head.weight, head.bias, index)
-        extra = (self.alpha,) if self.penalty in ("mse", "logit") else ()
+        extra = (self.target,) if self.penalty in ("mse", "logit") else ()
         return reduce_classes(PENALTIES[self.penalty](maps, *extra), valid, reduction_k=self.reduction_k)
 
 
