@@ -44,22 +44,30 @@ def outside_shares(method, data: Dataset, layers: Sequence[str], size: int = 256
     return mass.sum(0) / (1 - dead).sum(0).clamp_min(1), dead.mean(0), torch.cat(pixels).double().mean()
 
 
+def seen(method, splits: Splits, *, layers: Sequence[str]) -> dict[str, float]:
+    """What the validation split, which follows training, says: all that a weight may be chosen by.
+
+    Returns:
+        ``accuracy_seen``; ``outside_seen`` and ``dead_seen``, the means over the layers.
+    """
+    mass, dead, _ = outside_shares(method, splits.validation, layers)
+    right = accuracy(method, splits._replace(test=splits.validation))["accuracy"]
+    return {"accuracy_seen": right, "outside_seen": float(mass.mean()), "dead_seen": float(dead.mean())}
+
+
 def shortcut(method, splits: Splits, *, layers: Sequence[str]) -> dict[str, float]:
     """Accuracy with and without the shortcut, and where the evidence lies.
 
     Returns:
-        ``accuracy`` on the test split (where the data say so, the shortcut is gone); ``accuracy_seen`` on the
-        validation split, which follows training; ``outside_<layer>`` and ``dead_<layer>`` of the maps and
-        ``outside_pixels`` of the pixel gradient, on the test split; ``outside_seen``, the mean over the layers on the
-        validation split, by which a weight may be chosen without looking at the test data.
+        ``accuracy`` on the test split, where (if the data say so) the shortcut is gone; ``outside_<layer>`` and
+        ``dead_<layer>`` of the maps and ``outside_pixels`` of the pixel gradient, on the same split; and what `seen`
+        returns.
     """
     mass, dead, pixels = outside_shares(method, splits.test, layers)
-    result = accuracy(method, splits)
-    result["accuracy_seen"] = accuracy(method, splits._replace(test=splits.validation))["accuracy"]
+    result = accuracy(method, splits) | seen(method, splits, layers=layers)
     for name, m, d in zip(layers, mass.tolist(), dead.tolist()):
         result |= {f"outside_{name}": m, f"dead_{name}": d}
-    seen, *_ = outside_shares(method, splits.validation, layers)
-    return result | {"outside_pixels": float(pixels), "outside_seen": float(seen.mean())}
+    return result | {"outside_pixels": float(pixels)}
 
 
 def _enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:

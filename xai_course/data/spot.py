@@ -1,0 +1,58 @@
+"""A shortcut that is one small spot: the opposite of a background that is everywhere."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .batch import ArrayData, Splits, fingerprint
+
+CELLS = 3  # a spot shows one of 2 ** (CELLS * CELLS) black-and-white patterns
+
+
+def with_spot(splits: Splits, *, size: int = 6, seed: int = 0) -> Splits:
+    """Put a spot in a corner of every image: its pattern tells the label in training and validation, nothing in test.
+
+    Like a watermark or a ruler beside a lesion. The corner is the one with the least of the object in it; the object's
+    mask excludes the spot.
+
+    Args:
+        splits: of `ArrayData` with uint8 images, single labels and masks.
+        size: side of the spot in pixels, a multiple of 3.
+        seed: of the patterns and of the test split's random choice.
+
+    Raises:
+        ValueError: a size that does not fit, or images without masks.
+    """
+    side = min(splits.train.images.shape[-2:])
+    if size % CELLS or not 0 < size <= side // 2:
+        raise ValueError(f"size must be a multiple of {CELLS} up to {side // 2}, got {size}")
+    generator = torch.Generator().manual_seed(seed)
+    classes = len(splits.classes)
+    codes = torch.randperm(2 ** (CELLS * CELLS), generator=generator)[:classes]
+    bits = (codes[:, None] >> torch.arange(CELLS * CELLS)) & 1
+    pattern = (255 * bits).to(torch.uint8).view(classes, CELLS, CELLS)
+    pattern = pattern.repeat_interleave(size // CELLS, 1).repeat_interleave(size // CELLS, 2)
+    parts = []
+    for name, data in zip(("train", "validation", "test"), splits[1:4]):
+        told = data.labels if name != "test" else torch.randint(classes, (len(data),), generator=generator)
+        parts.append(_stamped(data, pattern[told]))
+    identity = fingerprint(splits.fingerprint, "with_spot", size, seed)
+    return Splits(f"{splits.name} with a spot", *parts, splits.classes, identity)
+
+
+def _stamped(data: ArrayData, spots: Tensor) -> ArrayData:
+    """``spots [N, s, s]`` in the emptiest corner of each image."""
+    if data.masks is None or data.images.dtype != torch.uint8:
+        raise ValueError(f"data must hold uint8 images and masks, got {data.images.dtype} and masks={data.masks}")
+    size, images, masks = spots.shape[-1], data.images.clone(), data.masks.clone()
+    ends = (slice(None, size), slice(-size, None))
+    corners = [(rows, columns) for rows in ends for columns in ends]
+    filled = torch.stack([masks[:, rows, columns].sum(dim=(1, 2)) for rows, columns in corners], 1)
+    emptiest = filled.argmin(1)
+    for i, (rows, columns) in enumerate(corners):
+        here = (emptiest == i).nonzero().flatten()
+        for channel in range(images.shape[1]):
+            images[here, channel, rows, columns] = spots[here]
+        masks[here, rows, columns] = False
+    return ArrayData(images, data.labels, masks)
