@@ -1,0 +1,211 @@
+r"""Textured MNIST (ReFF, Section 4.2 and supplement Table 1): MNIST digits filled with one texture, on another.
+
+For item k of a split the digit is resized bilinearly to n x n, its mask is :math:`d > \max(d) / 2`, the background
+shows the class :math:`b(y)` that belongs to the label, or with probability p a random background class; the digit shows
+:math:`f(y)`, or with probability q a random digit texture. The paper trains at ``p=0, q=1`` and tests at ``p=1``.
+:math:`f` is printed in the supplement, :math:`b` is not: here it is the first ten of the 37 background classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from xai_course.data.batch import ArrayData, Batch, Splits, fingerprint
+from xai_course.data.folders import FolderData
+from xai_course.data.image_sets import dtd
+from xai_course.data.vision import mnist
+
+# f(0) .. f(9), supplement Table 1
+DIGIT_TEXTURES = ("banded", "dotted", "grid", "knitted", "paisley", "scaly", "striped", "veined", "woven", "zigzagged")
+    "banded",
+    "dotted",
+    "grid",
+    "knitted",
+    "paisley",
+    "scaly",
+    "striped",
+    "veined",
+    "woven",
+    "zigzagged",
+]  # f(0) .. f(9)
+
+
+class Textures:
+    """Photos of one split by class, decoded when first needed and then kept (about 1.7 GB for all 47 classes of DTD).
+
+    Args:
+        data: the texture photos.
+        short: photos whose shorter side is below this many pixels are enlarged to it.
+        zoom: every photo is first resized by this factor.
+    """
+
+    def __init__(self, data: FolderData, short: int, zoom: float = 1.0):
+        self.data, self.short, self.zoom = data, short, zoom
+        self.by_class = [[i for i, item in enumerate(data.items) if item.label == k] for k in range(data.classes)]
+        self._kept: dict[int, np.ndarray] = {}
+
+    def crop(self, label: int, u: Sequence[float], side: int) -> np.ndarray:
+        """``[side, side, 3]`` uint8: photo, row and column chosen by three numbers in [0, 1)."""
+        rows = self.by_class[label]
+        photo = self._photo(rows[int(u[0] * len(rows))])
+        y, x = (int(v * (length - side + 1)) for v, length in zip(u[1:], photo.shape))
+        return photo[y : y + side, x : x + side]
+
+    def _photo(self, i: int) -> np.ndarray:
+        if i not in self._kept:
+            image = self.data.image(i).convert("RGB")
+            scale = max(self.zoom, self.short / min(image.size))
+            if scale != 1:
+                image = image.resize([max(self.short, round(scale * length)) for length in image.size])
+            self._kept[i] = np.array(image)
+        return self._kept[i]
+
+
+class TexturedMnist:
+    """One split, rendered on demand; item k depends on (seed, split, k) and the knobs only.
+
+    Args:
+        digits: MNIST images ``[N, 1, 28, 28]`` with labels.
+        textures: photos of the same split.
+        tables: classes b(0) .. b(9), classes f(0) .. f(9), and all background classes, as indices of ``textures``.
+        p, q, canvas, digit_size, position: as in :func:`textured_mnist`.
+        stream: (seed, number of the split).
+    """
+
+    def __init__(self, digits: ArrayData, textures: Textures, tables, *, p, q, canvas, digit_size, position, stream):
+        self.digits, self.textures, self.tables, self.stream = digits, textures, tables, stream
+        self.p, self.q, self.canvas, self.digit_size, self.position = p, q, canvas, digit_size, position
+
+    def __len__(self) -> int:
+        return len(self.digits)
+
+    def plan(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """What is drawn for each item: classes ``background`` and ``texture [B]``, and the ``draws [B, 12]``."""
+        draws = np.array([np.random.default_rng([*self.stream, int(k)]).random(12) for k in indices]).reshape(-1, 12)
+        own_background, own_texture, backgrounds = map(np.asarray, self.tables)
+        y = self.digits.labels[torch.as_tensor(list(indices), dtype=torch.int64)].numpy()
+        any_background = backgrounds[(draws[:, 3] * len(backgrounds)).astype(int)]
+        any_texture = own_texture[(draws[:, 5] * 10).astype(int)]
+        return {
+            "background": np.where(draws[:, 2] < self.p, any_background, own_background[y]),
+            "texture": np.where(draws[:, 4] < self.q, any_texture, own_texture[y]),
+            "draws": draws,
+        }
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        plan, batch = self.plan(indices), self.digits.__getitems__(list(indices))
+        masks = self._masks(batch.images, plan["draws"][:, :2])
+        outside = self._crops(plan["background"], plan["draws"][:, 6:9])
+        inside = self._crops(plan["texture"], plan["draws"][:, 9:12])
+        images = torch.where(masks[:, None], inside, outside).float().div_(255)
+        return Batch(images, batch.labels, masks, batch.index)
+
+    def _crops(self, classes: np.ndarray, u: np.ndarray) -> torch.Tensor:
+        crops = [self.textures.crop(int(k), row, self.canvas) for k, row in zip(classes, u)]
+        stacked = np.stack(crops) if crops else np.zeros((0, self.canvas, self.canvas, 3), np.uint8)
+        return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+    def _masks(self, digits: torch.Tensor, u: np.ndarray) -> torch.Tensor:
+        """``[B, canvas, canvas]`` bool: the enlarged digits above half their maximum, at their offsets."""
+        n, room = self.digit_size, self.canvas - self.digit_size
+        if not len(digits):
+            return torch.zeros(0, self.canvas, self.canvas, dtype=torch.bool)
+        large = F.interpolate(digits, size=(n, n), mode="bilinear", align_corners=False)[:, 0]
+        small = large > 0.5 * large.amax((1, 2), keepdim=True)
+        offset = np.full((len(digits), 2), room // 2) if self.position == "centre" else (u * (room + 1)).astype(int)
+        masks = torch.zeros(len(digits), self.canvas, self.canvas, dtype=torch.bool)
+        for mask, digit, (y, x) in zip(masks, small, offset):
+            mask[y : y + n, x : x + n] = digit
+        return masks
+
+
+def textured_mnist(
+    preset: str = "smoke",
+    *,
+    seed: int = 0,
+    root=None,
+    textures: Splits | None = None,
+    canvas: int = 224,
+    digit_size: int | None = None,
+    p: float = 0.0,
+    q: float = 1.0,
+    p_test: float = 1.0,
+    q_test: float | None = None,
+    position: str = "random",
+    zoom: float = 1.0,
+    limit: tuple[int, int, int] | None = None,
+) -> Splits:
+    """MNIST on textures, 54,000/6,000/10,000 images at full size.
+
+    Args:
+        preset: as in :func:`xai_course.data.vision.mnist`: "smoke" keeps at most 4000/1000/2000 images.
+        seed: of the held-out digits and of every draw.
+        root: folder with MNIST and DTD; None: ``XAI_COURSE_DATA``.
+        textures: splits of :class:`FolderData` with at least ten classes, instead of DTD. With DTD's 47 classes the
+            digit textures are the paper's; otherwise classes 10 to 19 in order, or, below 20 classes, the backgrounds
+            themselves shifted by five. Their train, validation and test photos fill the split of the same name.
+        canvas: side in pixels.
+        digit_size: side n of the enlarged digit in pixels, at most the canvas; None: canvas - 1 (223, as in the paper).
+        p, q: probability in [0, 1] that the background's, the digit's texture class is random; validation alike.
+        p_test, q_test: the same for the test split; q_test None: q.
+        position: "random" or "centre".
+        zoom: photos are resized by this factor before cropping; below 1 for a small canvas.
+        limit: at most so many (train, validation, test) images.
+
+    Raises:
+        ValueError: a knob outside its range, fewer than ten texture classes, a class without photos in a split.
+        DataError: MNIST or the textures cannot be had.
+    """
+    digit_size = canvas - 1 if digit_size is None else digit_size
+    q_test = q if q_test is None else q_test
+    _check(canvas, digit_size, position, zoom, {"p": p, "q": q, "p_test": p_test, "q_test": q_test})
+    digits = mnist(preset, seed=seed, root=root, validation=6000, limit=limit)
+    photos = textures or dtd("paper", root=root)
+    tables = texture_tables(photos.classes)
+    sets = []
+    for split, (numbers, pictures) in enumerate(zip(digits[1:4], photos[1:4])):
+        store = Textures(pictures, canvas, zoom)
+        if not all(store.by_class):
+            raise ValueError(f"textures must have a photo of every class in every split, got none of {split=}")
+        knobs = {"p": p, "q": q} if split < 2 else {"p": p_test, "q": q_test}
+        knobs |= {"canvas": canvas, "digit_size": digit_size, "position": position, "stream": (seed, split)}
+        sets.append(TexturedMnist(numbers, store, tables, **knobs))
+    decisions = (p, q, p_test, q_test, canvas, digit_size, position, zoom, seed)
+    identity = fingerprint("textured_mnist", digits.fingerprint, photos.fingerprint, decisions)
+    return Splits("Textured MNIST", *sets, digits.classes, identity)
+
+
+def texture_tables(classes: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
+    """b(0) .. b(9), f(0) .. f(9) and all background classes, as indices into ``classes``.
+
+    Raises:
+        ValueError: fewer than ten classes.
+    """
+    if len(classes) < 10:
+        raise ValueError(f"textures must have at least 10 classes, got {len(classes)}")
+    if set(DIGIT_TEXTURES) <= set(classes) and len(classes) >= 20:
+        inside = [classes.index(name) for name in DIGIT_TEXTURES]
+        outside = [k for k in range(len(classes)) if k not in inside]
+    elif len(classes) >= 20:
+        inside, outside = list(range(10, 20)), [k for k in range(len(classes)) if not 10 <= k < 20]
+    else:
+        inside, outside = [(y + 5) % 10 for y in range(10)], list(range(len(classes)))
+    return outside[:10], inside, outside
+
+
+def _check(canvas: int, digit_size: int, position: str, zoom: float, probabilities: dict[str, float]) -> None:
+    if canvas < 28:
+        raise ValueError(f"canvas must be at least 28 pixels, got {canvas}")
+    if not 8 <= digit_size <= canvas:
+        raise ValueError(f"digit_size must be in [8, {canvas}] pixels, got {digit_size}")
+    if position not in ("random", "centre"):
+        raise ValueError(f'position must be "random" or "centre", got {position!r}')
+    if not zoom > 0:
+        raise ValueError(f"zoom must be above 0, got {zoom}")
+    for name, value in probabilities.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}")
