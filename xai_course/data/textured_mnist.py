@@ -21,17 +21,6 @@ from xai_course.data.vision import mnist
 
 # f(0) .. f(9), supplement Table 1
 DIGIT_TEXTURES = ("banded", "dotted", "grid", "knitted", "paisley", "scaly", "striped", "veined", "woven", "zigzagged")
-    "banded",
-    "dotted",
-    "grid",
-    "knitted",
-    "paisley",
-    "scaly",
-    "striped",
-    "veined",
-    "woven",
-    "zigzagged",
-]  # f(0) .. f(9)
 
 
 class Textures:
