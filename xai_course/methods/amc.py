@@ -7,8 +7,9 @@ In the paper's order: the angle, the hinge that Eq. 1 and 2 share, the pair labe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
-from math import pi
+from math import isfinite, pi
 
 import torch
 from torch import Tensor
@@ -30,9 +31,16 @@ def unit_rows(features: Tensor) -> tuple[Tensor, Tensor]:
         ``z [n, p]`` and ``dead [n]`` bool. A row with :math:`\|x_i\| < 10^{-6}` has no direction: it is dead, its ``z``
         is exactly 0 and so is the gradient it gets.
     """
-    length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    dead = length < SHORTEST
-    return features / length.masked_fill(dead, torch.inf), dead.squeeze(1)
+    squares = features.square().sum(dim=1, keepdim=True)
+    dead = squares < SHORTEST**2
+    if _any(dead):
+        squares = squares.masked_fill(dead, torch.inf)
+    return features * squares.rsqrt(), dead.squeeze(1)
+
+
+def _any(flags: Tensor) -> bool:
+    """Whether some flag is set; on an accelerator always True, since looking would make the host wait."""
+    return flags.device.type != "cpu" or bool(flags.any())
 
 
 def angle(u: Tensor, v: Tensor, *, form: str = "atan2", clip: float = 1e-7) -> Tensor:
@@ -158,7 +166,7 @@ def pair_up(rows: Tensor, pairing: str | int = "halves") -> tuple[Tensor, Tensor
     """
     n = len(rows)
     if pairing == "halves":
-        return rows[: n // 2], rows[n // 2 : 2 * (n // 2)]
+        return rows.split(n // 2)[:2] if n > 1 else (rows[:0], rows[:0])  # split: one backward, not one per slice
     if pairing == "all":
         i, j = torch.triu_indices(n, n, offset=1, device=rows.device)
         return rows[i], rows[j]
@@ -200,7 +208,7 @@ def angular_margin_contrastive(
     """
     if not 0 < margin <= pi:
         raise ValueError(f"margin must be an angle in (0, pi] radians, got {margin}")
-    with torch.autocast(features.device.type, enabled=False):
+    with _full_precision(features):
         z, dead = unit_rows(_checked(features, classes))
         between = partial(angle, form=form, clip=clip)
         return _over_pairs(
@@ -223,11 +231,16 @@ def euclidean_contrastive(
         normalised: measure between the unit rows z instead of x; then ``margin`` is a chord, and :math:`2\sin(m_g/2)`
             matches the angle :math:`m_g`. All else as in `angular_margin_contrastive`.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    with _full_precision(features):
         rows = _checked(features, classes)
         rows, dead = unit_rows(rows) if normalised else (rows, torch.zeros_like(classes, dtype=torch.bool))
         table = partial(torch.cdist, compute_mode="donot_use_mm_for_euclid_dist")
         return _over_pairs(rows, dead, classes, _euclidean_distance, lambda x: table(x, x), margin, pairing, reduction)
+
+
+def _full_precision(features: Tensor):
+    kind = features.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _checked(features: Tensor, classes: Tensor) -> Tensor:
@@ -247,15 +260,17 @@ def _over_pairs(rows, dead, classes, between, table, margin, pairing, reduction)
     else:
         distance = between(*pair_up(rows, pairing))
     same = torch.eq(*pair_up(classes, pairing))
-    losses = contrastive(distance, same, margin).masked_fill(torch.logical_or(*pair_up(dead, pairing)), 0)
+    losses = contrastive(distance, same, margin)
+    if _any(dead):
+        losses = losses.masked_fill(torch.logical_or(*pair_up(dead, pairing)), 0)
     if reduction == "none":
         return losses
     if reduction not in ("pairs", "batch"):
         raise ValueError(f"reduction must be 'pairs', 'batch' or 'none', got {reduction!r}")
     if not len(losses):
         return 0 * rows.sum()
-    total = losses.sum() / (len(losses) if reduction == "pairs" else len(rows))
-    if total.device.type == "cpu" and not torch.isfinite(total):
+    total = losses.mean() if reduction == "pairs" else losses.sum() / len(rows)
+    if total.device.type == "cpu" and not isfinite(total.item()):
         raise ValueError("features must be finite, got NaN or infinity: the step before this one diverged")
     return total
 
