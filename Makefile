@@ -1,0 +1,64 @@
+# Two commands: `make book` and `make test`. They need python3 (3.11 or newer) with venv, make and git; no GPU.
+PYTHON ?= python3
+V      := .venv
+PY     := OMP_NUM_THREADS=1 $(V)/bin/python
+READY  := $(V)/.ready
+PORT   ?= 8000
+JOBS   ?= 2
+# Peers that only the benchmarks import.
+BENCH  := grad-cam torchcam
+UV      = $(V)/bin/uv pip install -q --python $(V)/bin/python
+PIP     = $(V)/bin/python -m pip install -q --disable-pip-version-check
+
+.PHONY: book notebooks look test lint bench links serve set-repo pins clean
+
+book: notebooks
+	@$(PY) -m tools.gates sources executed
+	@$(PY) -m tools.stage
+	@$(PY) -m tools.build
+	@$(PY) -m tools.gates html
+	@echo "The book is ready: $(CURDIR)/_build/html/index.html"
+
+notebooks: $(READY)
+	@$(PY) -m tools.run_notebooks -j $(JOBS)
+
+look: $(READY)                       ## open every built page in a headless browser (skips where there is none)
+	@$(PY) -m tools.screenshots
+
+test: $(READY)
+	@$(PY) -m pytest -n $(JOBS)
+
+lint: $(READY)
+	@$(V)/bin/ruff check -q .
+	@$(V)/bin/ruff format -q --check xai_course tools tests benchmarks
+	@$(V)/bin/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(V)/bin/check-jsonschema -q --builtin-schema vendor.citation-file-format CITATION.cff
+	@$(PY) -m tools.gates sources
+	@echo "lint: clean"
+
+bench: $(READY)
+	@$(UV) $(BENCH) -c constraints.txt || $(PIP) $(BENCH) -c constraints.txt
+	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+
+links: $(READY)                      ## follow the links to other sites (needs the network)
+	@$(V)/bin/jupyter-book build _build/staged --path-output _build/links --builder linkcheck
+
+serve: book
+	@echo "http://localhost:$(PORT)"; cd _build/html && $(CURDIR)/$(V)/bin/python -m http.server $(PORT)
+
+set-repo: $(READY)                   ## make set-repo REPO=owner/name
+	@$(PY) -m tools.set_repo $(REPO)
+
+pins:                                ## write the versions of this environment into constraints.txt
+	@$(V)/bin/python -m pip list --format=freeze --disable-pip-version-check \
+	  | grep -v -i -E '^(xai-course|pip|uv|setuptools|wheel)==' > constraints.txt
+
+clean:
+	rm -rf _build
+
+$(READY): requirements.txt constraints.txt pyproject.toml
+	@echo "Setting up $(V) (the first time this fetches about 3 GB) ..."
+	@test -x $(V)/bin/python || $(PYTHON) -m venv $(V)
+	@$(PIP) uv || echo "uv is not to be had here, going on with pip"
+	@$(UV) -r requirements.txt -c constraints.txt -e . || $(PIP) -r requirements.txt -c constraints.txt -e .
+	@touch $@

@@ -1,0 +1,33 @@
+"""What builds, checks and publishes the book. Run as modules from the repository root: ``python -m tools.stage``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "_build"
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def default_repo(root: Path = ROOT) -> str:
+    """``owner/name`` as written in _config.yml, the one place that says which repository this is."""
+    text = (root / "_config.yml").read_text("utf-8")
+    found = re.search(r"^\s+url:\s*https://github\.com/([\w.-]+/[\w.-]+)\s*$", text, re.M)
+    if not found:
+        raise ValueError("_config.yml: expected 'url: https://github.com/owner/name' under repository, got none")
+    return found[1]
+
+
+def notebook_paths(root: Path = ROOT) -> list[Path]:
+    """The committed labs in reading order. Assignments lie in a folder of their own and never enter the book."""
+    return sorted((root / "notebooks").glob("*.ipynb"))
+
+
+def write_if_changed(path: Path, content: bytes) -> bool:
+    """Write only what differs, so that an unchanged file keeps its time stamp and Sphinx does not read it again."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return True

@@ -1,0 +1,70 @@
+"""Build the staged book with Sphinx, strictly; skipped where nothing that Sphinx reads has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from tools import BUILD, ROOT
+
+STAGED, HTML = BUILD / "staged", BUILD / "html"
+STAMP = BUILD / "html.digest"
+ZIP = HTML / "_static" / "xai-course-book.zip"
+
+
+def digest() -> str:
+    """A hash of the staged tree, of the package (the API page reads its docstrings) and of this step."""
+    total = hashlib.sha256()
+    paths = [*STAGED.rglob("*"), *(ROOT / "xai_course").rglob("*.py"), ROOT / "constraints.txt", Path(__file__)]
+    for path in sorted(paths):
+        if path.is_file():
+            total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def sphinx() -> int:
+    """``jupyter-book build`` with warnings as errors; its many lines are shown only when something is wrong."""
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(STAGED), "--path-output", str(ROOT)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "NO_COLOR": "1"}
+    done = subprocess.run(
+        [*command, "-W", "-n", "--keep-going"], capture_output=True, text=True, env=environment, check=False
+    )
+    if done.returncode:
+        print(done.stderr.strip() or done.stdout[-4000:], file=sys.stderr)
+    return done.returncode
+
+
+def pack() -> None:
+    """The whole book as one zip for reading without a network, offered on the how-to page."""
+    ZIP.unlink(missing_ok=True)
+    part = ZIP.with_suffix(".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for path in sorted(HTML.rglob("*")):
+            if path.is_file() and path != part:
+                archive.write(path, Path("xai-course-book") / path.relative_to(HTML))
+    part.replace(ZIP)
+
+
+def main() -> int:
+    now = digest()
+    if STAMP.is_file() and STAMP.read_text() == now and (HTML / "index.html").is_file():
+        print("sphinx: nothing changed")
+        return 0
+    STAMP.unlink(missing_ok=True)
+    if status := sphinx():
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # a second try must warn again about unchanged pages
+        print("sphinx: failed, see the warnings above", file=sys.stderr)
+        return status
+    pack()
+    STAMP.write_text(now)
+    print("sphinx: built, no warnings")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

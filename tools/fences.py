@@ -1,0 +1,66 @@
+"""Results into prose: what a page may ask for, replaced at staging time by text from the run records.
+
+- a fence ``{report} paper`` becomes the paper's tables, ours beside the printed numbers;
+- a fence ``{ledger}`` becomes the ledger of equations, algorithms and tables;
+- a fence ``{api}`` becomes the documentation of every public module, so that none can be forgotten;
+- a role ``{record}`experiment metric` `` (optionally a preset as third word) becomes "0.884 ± 0.003 (3 seeds)".
+
+No number of ours is typed into a page by hand. A name that no record has is an error that names page and line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from tools import api
+
+FENCE = re.compile(r"^```\{(report|ledger|api)\}[ \t]*(\S*)[ \t]*\n```[ \t]*$", re.M)
+ROLE = re.compile(r"\{record\}`([^`\n]+)`")
+
+
+def record_text(argument: str) -> str:
+    """``"amc/digits/ce accuracy [preset]"`` -> mean ± sd (n seeds)."""
+    from xai_course.runs import records
+
+    words = argument.split()
+    if len(words) not in (2, 3):
+        raise ValueError(f"expected 'experiment metric [preset]', got {argument!r}")
+    record = records.load(words[0], preset=words[2] if len(words) == 3 else "smoke")
+    if words[1] not in record.metrics:
+        raise ValueError(f"record {words[0]} has no metric {words[1]!r}; it has {', '.join(sorted(record.metrics))}")
+    return f"{record.metrics[words[1]]} ({record.seeds_text})"
+
+
+def block_text(kind: str, argument: str) -> str:
+    """The Markdown of a fence."""
+    if kind == "ledger":
+        from xai_course.runs.ledger import ledger_markdown
+
+        return ledger_markdown()
+    if kind == "api":
+        return api.markdown()
+    from xai_course.runs.report import report_markdown
+
+    if not argument:
+        raise ValueError("a {report} fence needs a paper, as in {report} amc")
+    return report_markdown(argument)
+
+
+def expand(page: str, text: str, block: Callable = block_text, record: Callable = record_text) -> tuple[str, list[str]]:
+    """A page with all fences and roles replaced, and the problems found as ``page:line: why``."""
+    problems: list[str] = []
+
+    def replaced(make: Callable[..., str]) -> Callable[[re.Match], str]:
+        def inner(match: re.Match) -> str:
+            try:
+                return make(*match.groups())
+            except Exception as error:
+                line = text.count("\n", 0, text.find(match[0])) + 1
+                problems.append(f"{page}:{line}: {match[0].splitlines()[0]}: {error}")
+                return match[0]
+
+        return inner
+
+    expanded = FENCE.sub(replaced(block), text)
+    return ROLE.sub(replaced(record), expanded), problems

@@ -1,0 +1,140 @@
+"""Lay out _build/staged: the book's pages with results filled in, and the executed notebooks in place of the sources.
+
+Buttons follow the fork: BOOK_REPO (owner/name) and BOOK_BRANCH say where they point; without them GITHUB_REPOSITORY,
+then the git remote, then _config.yml decide. Only what changed is written, so that Sphinx reads only that again.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from tools import BUILD, ROOT, default_repo, write_if_changed
+from tools.fences import expand
+
+OUT = BUILD / "staged"
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2/*", "input/tex/extensions/*.js")
+COLAB = "https://colab.research.google.com/github"
+
+
+def repository(environ: dict = os.environ, root: Path = ROOT) -> tuple[str, str]:
+    """Owner/name and branch that launch buttons point to."""
+    remote = ["git", "-C", str(root), "remote", "get-url", "origin"]
+    candidates = [environ.get("BOOK_REPO"), environ.get("GITHUB_REPOSITORY")]
+    if not any(candidates):
+        address = subprocess.run(remote, capture_output=True, text=True, check=False).stdout.strip()
+        candidates.append(address if "github.com" in address else "")
+    for candidate in filter(None, candidates):
+        found = re.fullmatch(r"(?:.*github\.com[:/])?([\w.-]+/[\w.-]+?)(?:\.git)?/?", candidate)
+        if not found:
+            raise ValueError(f"the repository must be owner/name or a github.com address, got {candidate!r}")
+        return found[1], environ.get("BOOK_BRANCH", "main")
+    return default_repo(root), environ.get("BOOK_BRANCH", "main")
+
+
+def staged_config(text: str, repo: str, branch: str) -> str:
+    """_config.yml with the repository that the buttons shall use."""
+    config = yaml.safe_load(text)
+    config["repository"].update(url=f"https://github.com/{repo}", branch=branch)
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+
+
+def mathjax(folder: Path | None = None) -> dict[str, bytes]:
+    """The formula renderer with its fonts from the pip package, without which offline pages would show raw TeX.
+
+    The package's folder name holds hyphens, so it is found as a distribution's file and never imported.
+    """
+    if folder is None:
+        from importlib.metadata import distribution
+
+        folder = Path(distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static/mathjax"))
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for g in MATHJAX for p in folder.glob(g) if p.is_file()}
+    if "tex-chtml.js" not in found:
+        raise ValueError(f"sphinx-mathjax-offline holds no tex-chtml.js under {folder}; reinstall it")
+    return found
+
+
+def launch_card(name: str, about: dict, repo: str, branch: str) -> dict:
+    """The cell under a notebook's title: where to run it, and when, with what and how long this page was run."""
+    colab = f"{COLAB}/{repo}/blob/{branch}/notebooks/{name}"
+    lines = [
+        "```{div} launch-card",
+        f"[Open in Colab]({colab}) · {{download}}`Download with outputs <{name}>`",
+    ]
+    if about:
+        versions = f"Python {about['python']}, torch {about['torch']}"
+        lines.append(f"\nExecuted {about['executed']} in {about['seconds']} s ({versions}).")
+    return {"cell_type": "markdown", "id": "launch-card", "metadata": {}, "source": "\n".join([*lines, "```"])}
+
+
+def strip_widgets(notebook: dict) -> dict:
+    """Without the saved state of live widgets (checked by the gates before): the page has no kernel to move them."""
+    notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [o for o in cell["outputs"] if WIDGET_MIME not in o.get("data", {})]
+    return notebook
+
+
+def staged_notebook(path: Path, repo: str, branch: str, written_for: str) -> bytes:
+    """An executed notebook as the book shows it: launch card, no widget state, the fork's address in its first cell."""
+    notebook = strip_widgets(json.loads(path.read_text("utf-8").replace(written_for, repo)))
+    about = notebook["metadata"].pop("xai_course", {})
+    notebook["cells"].insert(1, launch_card(path.name, about, repo, branch))
+    return json.dumps(notebook, indent=1, ensure_ascii=False).encode()
+
+
+def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
+    """Every file of the staged tree by its name, and the problems of the pages."""
+    files = {"_config.yml": staged_config((ROOT / "_config.yml").read_text("utf-8"), repo, branch).encode()}
+    files["_toc.yml"] = (ROOT / "_toc.yml").read_bytes()
+    problems: list[str] = []
+    for path in sorted((ROOT / "book").rglob("*")):
+        name = path.relative_to(ROOT).as_posix()
+        if path.suffix == ".md":
+            text, wrong = expand(name, path.read_text("utf-8"))
+            files[name] = text.encode()
+            problems += wrong
+        elif path.is_file():
+            files[name] = path.read_bytes()
+    files |= {f"book/_static/vendor/mathjax/{name}": body for name, body in mathjax().items()}
+    for path in sorted((BUILD / "executed").glob("*.ipynb")):
+        files[f"notebooks/{path.name}"] = staged_notebook(path, repo, branch, default_repo())
+    files["CITATION.cff"] = (ROOT / "CITATION.cff").read_bytes()
+    return files, problems
+
+
+def sync(files: dict[str, bytes], out: Path) -> int:
+    """Make ``out`` hold exactly ``files``; returns how many were written or removed."""
+    changed = sum([write_if_changed(out / name, body) for name, body in files.items()])
+    for path in [p for p in out.rglob("*") if p.is_file()]:
+        if path.relative_to(out).as_posix() not in files:
+            path.unlink()
+            changed += 1
+    return changed
+
+
+def main() -> int:
+    if importlib.util.find_spec("xai_course") is None:
+        sys.exit("xai_course is not installed here; use make book")
+    repo, branch = repository()
+    files, problems = collect(repo, branch)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        print(f"stage: {len(problems)} results asked for that no record holds", file=sys.stderr)
+        return 1
+    print(f"stage: {sync(files, OUT)} of {len(files)} files changed; buttons point to {repo}, branch {branch}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
