@@ -18,6 +18,7 @@ from xai_course.methods import minmax as mm
 from xai_course.methods.base import Clock
 from xai_course.methods.erasing import Erasing, decay, erase, frozen_statistics, mined, sample_trust
 from xai_course.methods.minmax import MaskRule, MinMax
+from xai_course.nets.role_norm import norms_by_role, statistics_gap
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
 from xai_course.train import Preset, fit
 
@@ -365,6 +366,18 @@ def test_batchnorm_sees_every_pass(statistics, moved):
     assert norm.momentum == 0.1
 
 
+def test_statistics_by_role():
+    """Same gradients; M's running means see M's images only, C's see X+ only, so the two evaluate by what they saw."""
+    plain, apart = MinMax(network(1)), MinMax(norms_by_role(network(1)))
+    batch = some_batch()
+    ours, theirs = gradients(apart, batch, True), gradients(plain, batch, True)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    norm = apart.net.trunk[0][1]
+    assert norm.role == 0 and statistics_gap(norm, 1) > 0 and statistics_gap(norm, 2) > 0
+    with frozen_statistics(apart.net):
+        assert norm.momentum == 0
+
+
 def test_frozen_statistics_restores_after_an_error():
     net = network()
     with pytest.raises(RuntimeError), frozen_statistics(net):
@@ -410,7 +423,7 @@ def test_start_epoch_and_rescale():
 def test_classifier_may_see_a_smaller_image():
     method = MinMax(network(), classifier_scale=0.5)
     seen = []
-    method.net.classify = lambda images: seen.append(images.shape) or torch.zeros(len(images), 3)
+    method.net.classify = lambda images, role: seen.append(images.shape) or torch.zeros(len(images), 3)
     method.logits(some_batch().images)
     assert seen == [(6, 3, 8, 8)]
 

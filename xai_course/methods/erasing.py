@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Dataset, batches
 from ..measure.segmentation import f1_background, f1_foreground, thresholded
+from ..nets.role_norm import RoleNorm
 
 
 def wide(x: Tensor) -> Tensor:
@@ -180,7 +181,11 @@ def _count(sums: Counter, union: Tensor, truth: Tensor, step: int) -> None:
 @contextmanager
 def frozen_statistics(net: nn.Module | None):
     """BatchNorm in train mode, but its running statistics stay as they are; None does nothing."""
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)] if net is not None else []
+    norms = (
+        [m for m in net.modules() if isinstance(m, (nn.modules.batchnorm._BatchNorm, RoleNorm))]
+        if net is not None
+        else []
+    )
     kept = [m.momentum for m in norms]
     for m in norms:
         m.momentum = 0.0

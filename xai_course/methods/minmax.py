@@ -193,12 +193,12 @@ class MinMax(Method):
         maps, logits = self.net.locate(images)
         return self.rule(maps, logits, images.shape[-2:]), logits
 
-    def judge(self, images: Tensor) -> Tensor:
-        """C: logits ``[B, c]`` of a masked image in [-1, 1]."""
+    def judge(self, images: Tensor, role: int = 1) -> Tensor:
+        """C: logits ``[B, c]`` of a masked image in [-1, 1]; ``role`` 1 for the inside, 2 for the outside."""
         if self.classifier_scale != 1:
             size = [max(1, round(side * self.classifier_scale)) for side in images.shape[-2:]]
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=True)
-        return self.net.classify(images)
+        return self.net.classify(images, role)
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         """Algorithm 1: M's loss of every step as soon as it is known, then C's two; gradients add up to Eq. 9's.
@@ -251,7 +251,7 @@ class MinMax(Method):
     def _classifier_terms(self, images, labels, mask, weight, held) -> Losses:
         inside, outside = split_image(images, mask)
         # two calls, not one of a doubled batch: BatchNorm would mix the statistics of X+ and X-
-        plus, minus = decided_loss(self.judge(inside), labels), undecided_loss(logits := self.judge(outside))
+        plus, minus = decided_loss(self.judge(inside), labels), undecided_loss(logits := self.judge(outside, 2))
         plus, minus = ((x if weight is None else x * weight).mean() for x in (plus, minus))
         gap = math.log(logits.shape[1]) - conditional_entropy(logits.detach()).mean()  # 0 where C is undecided on X-
         terms = {name: value for step in held for name, value in step.items()}

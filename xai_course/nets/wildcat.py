@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .convnets import small_cnn
+from .role_norm import in_role
 
 
 def cell_count(k: int | float, cells: int) -> int:
@@ -214,11 +215,12 @@ class LocaliserClassifier(nn.Module):
         check_channels(images, self.trunk)
         return self.localiser_head(self.trunk(images))
 
-    def classify(self, images: Tensor) -> Tensor:
-        """C: logits ``[B, K]`` of an image that is usually masked."""
+    def classify(self, images: Tensor, role: int = 1) -> Tensor:
+        """C: logits ``[B, K]`` of a masked image; ``role`` 1 is the inside, 2 the outside (see `norms_by_role`)."""
         trunk = self.trunk if self.shared else self.classifier_trunk
         check_channels(images, trunk)
-        return self.classifier_head(trunk(images))[1]
+        with in_role(trunk, role):
+            return self.classifier_head(trunk(images))[1]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.locate(images)[1]
