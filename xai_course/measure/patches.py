@@ -18,7 +18,7 @@ from ..data.batch import Batch, Dataset, Splits, batches
 from ..data.boxes import masks_to_boxes
 from .localisation import evaluating
 
-LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
+LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 """Thresholds tried on the validation split, in units of the mean weight 1/M."""
 
 
