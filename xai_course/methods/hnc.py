@@ -118,7 +118,7 @@ class _ChunkedMaps(torch.autograd.Function):
         ctx.save_for_backward(features, weight, classes)
         ctx.size = size
         pairs = zip(features.split(size), classes.split(size), strict=True)
-        return torch.cat([weight[chosen] @ part for part, chosen in pairs])
+        return torch.cat([_rows(weight, chosen) @ part for part, chosen in pairs])
 
     @staticmethod
     @once_differentiable
@@ -127,7 +127,7 @@ class _ChunkedMaps(torch.autograd.Function):
         to_features, to_weight = torch.empty_like(features), torch.zeros_like(weight)
         parts = (t.split(ctx.size) for t in (features, classes, gradient, to_features))
         for part, chosen, g, out in zip(*parts, strict=True):
-            torch.matmul(weight[chosen].transpose(1, 2), g, out=out)
+            torch.matmul(_rows(weight, chosen).transpose(1, 2), g, out=out)
             to_weight.index_add_(0, chosen.flatten(), (g @ part.transpose(1, 2)).flatten(0, 1))
         return to_features, to_weight, None, None
 
@@ -331,6 +331,10 @@ def check_gap_linear(net: nn.Module, images: Tensor, tolerance: float = 1e-3) ->
             f"net must be global average pooling and one linear layer: {type(net).__name__} returns other logits than "
             "head(features.mean((2, 3))), so its class activation maps do not explain them"
         )
+
+
+def _rows(weight: Tensor, classes: Tensor) -> Tensor:
+    return weight.index_select(0, classes.flatten()).unflatten(0, classes.shape)
 
 
 def _shape(values: Tensor, name: str, ndim: int) -> tuple[int, ...]:
