@@ -96,8 +96,8 @@ def gradient_paths(method: PatchMethod, images: Tensor, labels: Tensor) -> tuple
         method: on a `PatchNet`; images: ``[B, 3, H, W]``; labels: ``[B]``.
 
     Returns:
-        ``weights``, ``through_logits``, ``through_weights``, each ``[B, M]``: a patch's logits change the mixture, and so
-        does its weight. The full gradient is the sum of the two vectors.
+        ``weights``, ``through_logits``, ``through_weights``, each ``[B, M]``: a patch's logits change the mixture, and
+        so does its weight. The full gradient is the sum of the two vectors.
     """
     method = copy.copy(method.eval())
     method._modules = dict(method._modules)
