@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..data.batch import Batch
 from ..maps import BATCH_NORM, GradCam, grad_cam, normalise, unit_mass
@@ -120,14 +121,17 @@ def focusing_loss(
     check_relevant(relevant, len(maps[0]))
     size = relevant.shape[1:]
     scale = layer_weights(maps, size, penalty) if weights is None else weights
-    terms, dead = [], []
+
+    def term(each: Tensor) -> tuple[Tensor, Tensor]:
+        share, empty = shares(each, size)
+        cost = PENALTIES[penalty](share, relevant.to(share.dtype))
+        return torch.where(empty, torch.zeros_like(cost), cost).mean(), empty.float().mean()
+
     with torch.autocast(relevant.device.type, enabled=False):
-        for each in maps:
-            share, empty = shares(each, size)
-            term = PENALTIES[penalty](share, relevant.to(share.dtype))
-            terms.append(torch.where(empty, torch.zeros_like(term), term).mean())
-            dead.append(empty.float().mean())
-        loss = sum(w * term for w, term in zip(scale, terms))
+        # recomputed in the backward pass: the maps are small, their enlargements to the size of the image are not
+        found = [checkpoint(term, each, use_reentrant=False, preserve_rng_state=False) for each in maps]
+        terms, dead = zip(*found)
+        loss = sum(w * cost for w, cost in zip(scale, terms))
     return Focus(loss, torch.stack(terms).detach(), torch.stack(dead))
 
 
