@@ -184,15 +184,16 @@ def annotator_for(
     """
     if len(annotated) != len(data) or not annotated.any():
         raise ValueError(f"annotated must mark at least one of {len(data)} images, got {int(annotated.sum())} marks")
-    pairs = data.__getitems__(annotated.nonzero().flatten().tolist())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pairs = data.__getitems__(annotated.nonzero().flatten().tolist()).to(device)
     if pairs.masks is None:
         raise ValueError("masks must be given for annotated images, got a data set without masks")
     key = fingerprint(VERSION, pairs.images, pairs.masks, preset, seed)
     path = None if cache is None else Path(cache) / f"annotator-{key}.pt"
     if path is not None and path.exists():
         generator = UNetGenerator(pairs.images.shape[1], 1, downs=preset.downs, width=preset.width)
-        generator.load_state_dict(torch.load(path, map_location=pairs.images.device, weights_only=True))
-        return PseudoAnnotator(generator.to(pairs.images.device), preset.size)
+        generator.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+        return PseudoAnnotator(generator.to(device), preset.size)
     annotator = train_annotator(pairs.images, pairs.masks, preset, seed)
     if path is not None:
         write_atomically(path, lambda file: torch.save(annotator.generator.state_dict(), file))
@@ -205,8 +206,7 @@ class MixedAnnotations:
     Args:
         annotator: G.
         annotated: ``[N]`` bool over the training set, looked up by ``batch.index``.
-        drawn: ``[N, H, W]`` of `draw_all` to save the generator's forward passes; only without augmentation that moves
-            pixels.
+        drawn: ``[N, H, W]`` of `draw_all` to save the generator's forward passes.
 
     Raises:
         ValueError: on call, an annotated image comes without its mask.
@@ -221,7 +221,7 @@ class MixedAnnotations:
         if batch.masks is None and own.any():
             raise ValueError(f"masks must be given for annotated images, got none for {int(own.sum())} of them")
         if self.drawn is not None:
-            drawn = self.drawn[index].to(batch.images.device)
+            drawn = self.drawn[index].to(batch.images.device).float().div_(255)
         else:
             drawn = self.annotator.to(batch.images.device)(batch.images)
         return drawn if batch.masks is None else torch.where(own[:, None, None], batch.masks.to(drawn.dtype), drawn)
@@ -276,9 +276,9 @@ def with_pseudo_annotations(
 
 
 def draw_all(annotator: PseudoAnnotator, data: Dataset) -> Tensor:
-    """G on a whole data set, ``[N, H, W]``."""
+    """G on a whole data set, ``[N, H, W]`` uint8 in [0, 255] on the CPU: four times smaller, off by 1/510 at most."""
     device = next(annotator.parameters()).device
-    return torch.cat([annotator(batch.images) for batch in batches(data, device=device)])
+    return torch.cat([(annotator(b.images) * 255).round().to("cpu", torch.uint8) for b in batches(data, device=device)])
 
 
 def annotation_iou(drawn: Tensor, masks: Tensor, threshold: float = 0.5) -> float:

@@ -17,6 +17,7 @@ from ..nets.abn import AttentionBranchNetwork, abn_from
 from ..nets.convnets import GapClassifier, small_cnn
 from ..train import Preset
 from .experiment import Experiment
+from .reff_tables import TABLES
 
 LAYERS = ("body.1", "body.2", "body.3", "body.4")
 ABN_LAYERS = ("trunk.1", "trunk.2", "trunk.3", "stage.0")
@@ -162,4 +163,4 @@ def _tuning() -> list[Experiment]:
     ]
 
 
-EXPERIMENTS: tuple[Experiment, ...] = (*_digits(), *_tuning())
+EXPERIMENTS: tuple[Experiment, ...] = (*TABLES, *_digits(), *_tuning())
