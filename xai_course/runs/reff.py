@@ -134,7 +134,7 @@ def _digits() -> list[Experiment]:
         )
     sweeps = {
         **{f"p{p}": ({"p": p}, f"p = {p}") for p in (0.05, 0.2)},
-        **{f"q{q}": ({"q": q}, f"q = {q}") for q in (0.0, 0.5)},
+        **{f"q{q}": ({"q": q}, f"q = {q}") for q in (0.0,)},
         **{f"size{s}": ({"digit_size": s}, f"digits of {s} px") for s in (12, 18)},
     }
     for name, (knobs, words) in sweeps.items():
