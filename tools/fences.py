@@ -15,8 +15,9 @@ from collections.abc import Callable
 
 from tools import api
 
-FENCE = re.compile(r"^```\{(report|ledger|api)\}[ \t]*(\S*)[ \t]*\n```[ \t]*$", re.M)
-ROLE = re.compile(r"\{record\}`([^`\n]+)`")
+ASKED = re.compile(
+    r"^```\{(?P<kind>report|ledger|api)\}[ \t]*(?P<of>\S*)[ \t]*\n```[ \t]*$|\{record\}`(?P<record>[^`\n]+)`", re.M
+)
 
 
 def record_text(argument: str) -> str:
@@ -51,16 +52,12 @@ def expand(page: str, text: str, block: Callable = block_text, record: Callable 
     """A page with all fences and roles replaced, and the problems found as ``page:line: why``."""
     problems: list[str] = []
 
-    def replaced(make: Callable[..., str]) -> Callable[[re.Match], str]:
-        def inner(match: re.Match) -> str:
-            try:
-                return make(*match.groups())
-            except Exception as error:
-                line = text.count("\n", 0, text.find(match[0])) + 1
-                problems.append(f"{page}:{line}: {match[0].splitlines()[0]}: {error}")
-                return match[0]
+    def replaced(match: re.Match) -> str:
+        try:
+            return record(match["record"]) if match["record"] else block(match["kind"], match["of"])
+        except Exception as error:
+            line = text.count("\n", 0, match.start()) + 1
+            problems.append(f"{page}:{line}: {match[0].splitlines()[0]}: {error}")
+            return match[0]
 
-        return inner
-
-    expanded = FENCE.sub(replaced(block), text)
-    return ROLE.sub(replaced(record), expanded), problems
+    return ASKED.sub(replaced, text), problems

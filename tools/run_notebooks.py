@@ -58,7 +58,7 @@ def shared_digest(root: Path = ROOT) -> str:
             digest.update(f"{name}=={metadata.version(name)}".encode())
         except metadata.PackageNotFoundError:
             digest.update(f"{name} absent".encode())
-    files = [*(root / "xai_course").rglob("*.py"), *(root / "data").rglob("*.*")]
+    files = [*(root / "xai_course").rglob("*.py"), *(root / "data").rglob("*")]
     for path in sorted(files):
         name = path.relative_to(root).as_posix()
         if path.is_file() and name not in NOT_IMPORTED and not name.startswith("data/ledger/"):
@@ -159,11 +159,19 @@ def run_one(job: Job) -> Outcome:
     return Outcome(path.name, state, time.time() - began)
 
 
+def quiet_kernels(log: str) -> None:
+    """Give a worker, and the kernels it starts, a file for its stderr: each kernel greets with a warning of its own."""
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 2)
+
+
 def run_all(jobs: list[Job], workers: int) -> list[Outcome]:
     """All notebooks, ``workers`` at a time; a worker that dies counts as a failure of its notebook."""
     outcomes = []
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    log = (str(Path(jobs[0].cache) / "kernels.log"),)
+    with concurrent.futures.ProcessPoolExecutor(workers, context, quiet_kernels, log) as pool:
         futures = {pool.submit(run_one, job): job for job in jobs}
         for future in concurrent.futures.as_completed(futures):
             try:

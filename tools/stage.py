@@ -18,6 +18,7 @@ import yaml
 
 from tools import BUILD, ROOT, default_repo, write_if_changed
 from tools.fences import expand
+from tools.gates.html import toc_entries
 
 OUT = BUILD / "staged"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -93,20 +94,21 @@ def staged_notebook(path: Path, repo: str, branch: str, written_for: str) -> byt
 
 
 def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
-    """Every file of the staged tree by its name, and the problems of the pages."""
+    """Every file of the staged tree by its name, and the problems of the pages. Only what _toc.yml lists is staged."""
     files = {"_config.yml": staged_config((ROOT / "_config.yml").read_text("utf-8"), repo, branch).encode()}
     files["_toc.yml"] = (ROOT / "_toc.yml").read_bytes()
+    listed = set(toc_entries(yaml.safe_load(files["_toc.yml"])))
     problems: list[str] = []
     for path in sorted((ROOT / "book").rglob("*")):
         name = path.relative_to(ROOT).as_posix()
-        if path.suffix == ".md":
+        if path.suffix == ".md" and name.removesuffix(".md") in listed:
             text, wrong = expand(name, path.read_text("utf-8"))
             files[name] = text.encode()
             problems += wrong
-        elif path.is_file():
+        elif path.suffix != ".md" and path.is_file():
             files[name] = path.read_bytes()
     files |= {f"book/_static/vendor/mathjax/{name}": body for name, body in mathjax().items()}
-    for path in sorted((BUILD / "executed").glob("*.ipynb")):
+    for path in [p for p in sorted((BUILD / "executed").glob("*.ipynb")) if f"notebooks/{p.stem}" in listed]:
         files[f"notebooks/{path.name}"] = staged_notebook(path, repo, branch, default_repo())
     files["CITATION.cff"] = (ROOT / "CITATION.cff").read_bytes()
     return files, problems

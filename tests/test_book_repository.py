@@ -1,0 +1,94 @@
+"""What a fresh clone promises: files that agree with each other and lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from tools import ROOT
+from tools.gates import sources
+from tools.gates.html import toc_entries, tracked_files
+
+ASKED_FOR = {"torch", "torchvision", "jupyter", "jupyter-book", "matplotlib", "ipywidgets", "papermill"}
+TEXT = {".py", ".md", ".yml", ".txt", ".toml", ".ipynb", ".json", ".csv", ".bib", ".css", ".cff", ""}
+
+
+def requirements() -> list[Requirement]:
+    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    return [Requirement(line) for line in lines if line]
+
+
+def pins() -> dict[str, str]:
+    return dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
+
+
+def test_the_layout_is_the_one_asked_for():
+    names = ["book", "notebooks", "xai_course", "data", "_config.yml", "_toc.yml", "requirements.txt"]
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_requirements_are_bounds_and_constraints_are_pins_that_satisfy_them():
+    wanted, pinned = requirements(), pins()
+    assert {need.name for need in wanted} >= ASKED_FOR
+    assert all(">=" in str(need.specifier) for need in wanted)
+    assert [str(need) for need in wanted if pinned.get(need.name, "0") not in need.specifier] == []
+
+
+def test_constraints_hold_no_address():
+    assert [line for line in pins() if re.search(r"[:/@ ]", line)] == [] and "xai-course" not in pins()
+
+
+def test_committed_notebooks_pass_their_gates():
+    assert sources.check_all(ROOT) == []
+
+
+def test_the_contents_name_files_that_are_there_and_tracked():
+    entries = list(toc_entries(yaml.safe_load((ROOT / "_toc.yml").read_text())))
+    tracked = tracked_files(ROOT)
+    assert len(entries) == len(set(entries))
+    assert [entry for entry in entries if not {f"{entry}.md", f"{entry}.ipynb"} & tracked] == []
+
+
+def test_make_knows_the_targets_that_the_documents_and_workflows_use():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    files = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "book/how_to_use.md", ".ci/run")]
+    files += (ROOT / ".github" / "workflows").glob("*.yml")
+    used = {t for f in files for t in re.findall(r"(?:`|^|run: )make ([a-z-]+)\b", f.read_text(), re.M)}
+    assert {"book", "test", "lint"} <= used <= targets
+
+
+def test_continuous_integration_calls_the_two_commands():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "set -euo pipefail" in script
+    assert [line for line in ("make lint", "make test", "make book") if line not in script] == []
+    assert ".ci/run" in (ROOT / ".github" / "workflows" / "book.yml").read_text()
+
+
+@pytest.mark.parametrize("name", ["book.yml", "weekly.yml"])
+def test_a_workflow_is_valid(name):
+    workflow = ROOT / ".github" / "workflows" / name
+    command = ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    broken = yaml.safe_load(workflow.read_text())
+    assert all(job["timeout-minutes"] for job in broken["jobs"].values())
+
+
+def test_no_tracked_file_names_a_machine():
+    found = []
+    for name in sorted(tracked_files(ROOT)):
+        path = ROOT / name
+        if path.suffix in TEXT and path.is_file():
+            text = path.read_text("utf-8", errors="ignore")
+            found += [f"{name}: {hit}" for hit in re.findall("/" + r"(?:work|root|home)/[\w./-]+", text)]
+    assert found == []
+
+
+def test_the_licences_are_there():
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    text = (ROOT / "LICENSE-TEXT").read_text()
+    assert "Creative Commons Attribution 4.0 International Public License" in text and len(text) > 15_000

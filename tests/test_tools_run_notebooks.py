@@ -1,0 +1,101 @@
+"""The runner: what makes it run again, what does not, and that one bad notebook harms no other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tools import run_notebooks as runner
+
+
+def notebook(*sources: str, prose: str = "# Lab") -> dict:
+    cells = [{"cell_type": "markdown", "id": "0", "metadata": {}, "source": prose}]
+    for at, source in enumerate(sources, 1):
+        tags = {"tags": ["parameters"]} if source.startswith("profile") else {}
+        cells.append({"cell_type": "code", "id": str(at), "metadata": tags, "source": source, "outputs": []})
+        cells[-1]["execution_count"] = None
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for name, content in {
+        "xai_course/maps.py": "x = 1", "xai_course/cli.py": "y = 1", "data/results/a.json": "{}",
+        "data/ledger/amc.csv": "paper",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["xai_course/maps.py", "xai_course/new.py", "data/results/a.json", "data/new.npz"])
+def test_a_change_that_a_notebook_can_see_runs_it_again(folder, name):
+    before = runner.shared_digest(folder)
+    (folder / name).write_text("changed")
+    assert runner.shared_digest(folder) != before
+
+
+@pytest.mark.parametrize("name", ["xai_course/cli.py", "data/ledger/amc.csv", "tests/test_x.py", "book/page.md"])
+def test_a_change_that_no_notebook_can_see_does_not(folder, name):
+    before = runner.shared_digest(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("changed")
+    assert runner.shared_digest(folder) == before
+
+
+def test_versions_are_part_of_the_key(folder, monkeypatch):
+    before = runner.shared_digest(folder)
+    monkeypatch.setattr(runner.metadata, "version", lambda name: "0.0")
+    assert runner.shared_digest(folder) != before
+
+
+def test_the_key_follows_code_tags_and_parameters_but_not_prose():
+    lab = notebook("a = 1")
+    key = runner.notebook_digest(lab, {}, "s")
+    assert runner.notebook_digest(notebook("a = 1", prose="# Other words"), {}, "s") == key
+    tagged = notebook("a = 1")
+    tagged["cells"][1]["metadata"]["tags"] = ["hide-input"]
+    others = [(notebook("a = 2"), {}, "s"), (tagged, {}, "s"), (lab, {"profile": "smoke"}, "s"), (lab, {}, "t")]
+    assert all(runner.notebook_digest(*other) != key for other in others)
+
+
+def test_a_parameter_that_does_not_exist_is_refused():
+    lab = notebook('profile = "auto"')
+    assert runner.check_source(lab, {"profile": "smoke"}) == ""
+    assert "unknown parameters ['profil']" in runner.check_source(lab, {"profil": "smoke"})
+
+
+def test_a_committed_notebook_with_outputs_is_refused():
+    lab = notebook("a = 1")
+    lab["cells"][1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "1"}]
+    assert "run nbstripout" in runner.check_source(lab, {})
+
+
+def test_literals_from_the_command_line():
+    assert [runner.literal(v) for v in ("3", "True", "smoke", "(1, 2)")] == [3, True, "smoke", (1, 2)]
+
+
+def test_one_failure_stops_no_other_and_nothing_unchanged_runs_twice(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "shared_digest", lambda: "the package as it is")
+    good, bad, slow = (tmp_path / name for name in ("good.ipynb", "bad.ipynb", "slow.ipynb"))
+    good.write_text(json.dumps(notebook('profile = "auto"', "print(6 * 7, profile)")))
+    bad.write_text(json.dumps(notebook("1 / 0")))
+    slow.write_text(json.dumps(notebook("while True:\n    pass")))
+    folders = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "-j", "2"]
+
+    assert runner.main([str(bad), str(slow), str(good), *folders, "--timeout", "8"]) == 1
+    said = capsys.readouterr().out
+    assert "ZeroDivisionError" in said and "slow.ipynb: FAILED" in said and "1 passed, 2 failed" in said
+    assert "1 / 0" in (tmp_path / "cache" / "failed" / "bad.ipynb").read_text()
+    done = json.loads((tmp_path / "out" / "good.ipynb").read_text())
+    assert done["cells"][2]["outputs"][0]["text"] in ("42 auto\n", ["42 auto\n"])
+    assert set(done["metadata"]["xai_course"]) == {"executed", "seconds", "python", "torch"}
+
+    good.write_text(json.dumps(notebook('profile = "auto"', "print(6 * 7, profile)", prose="# New words")))
+    assert runner.main([str(good), *folders]) == 0
+    assert "good.ipynb: cached" in capsys.readouterr().out
+    again = json.loads((tmp_path / "out" / "good.ipynb").read_text())
+    assert again["cells"][0]["source"] == "# New words" and again["cells"][2] == done["cells"][2]

@@ -1,0 +1,109 @@
+"""Staging: results into prose, buttons that follow the fork, nothing rewritten that has not changed."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from tools import api, fences, stage
+from xai_course.runs import records
+
+
+def test_fences_and_roles_are_replaced():
+    page = "# T\n\n```{report} amc\n```\n\ngave {record}`amc/digits/ce accuracy` here\n"
+    text, problems = fences.expand("p.md", page, lambda kind, name: f"<{kind} {name}>", lambda a: f"[{a}]")
+    assert text == "# T\n\n<report amc>\n\ngave [amc/digits/ce accuracy] here\n" and problems == []
+
+
+def test_an_unknown_result_names_page_and_line():
+    page = "# T\n\ntext\n\nThe value {record}`amc/none/ce accuracy` is missing.\n"
+    _, problems = fences.expand("book/amc.md", page)
+    assert len(problems) == 1 and problems[0].startswith("book/amc.md:5: ") and "amc/none/ce" in problems[0]
+
+
+def test_a_record_is_shown_with_spread_and_seeds(monkeypatch):
+    metric = records.Metric((0.88, 0.9, 0.92))
+    found = SimpleNamespace(metrics={"accuracy": metric}, seeds_text="3 seeds")
+    asked = []
+    monkeypatch.setattr(records, "load", lambda name, preset: asked.append((name, preset)) or found)
+    assert fences.record_text("amc/digits/ce accuracy") == "0.900 ± 0.020 (3 seeds)"
+    assert fences.record_text("amc/digits/ce accuracy colab") and asked[-1] == ("amc/digits/ce", "colab")
+    with pytest.raises(ValueError, match="no metric 'acuracy'; it has accuracy"):
+        fences.record_text("amc/digits/ce acuracy")
+    with pytest.raises(ValueError, match="expected 'experiment metric"):
+        fences.record_text("amc/digits/ce")
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"BOOK_REPO": "teacher/xai", "BOOK_BRANCH": "v2", "GITHUB_REPOSITORY": "a/b"}, ("teacher/xai", "v2")),
+        ({"BOOK_REPO": "https://github.com/teacher/xai.git"}, ("teacher/xai", "main")),
+        ({"BOOK_REPO": "git@github.com:teacher/x.ai"}, ("teacher/x.ai", "main")),
+        ({"GITHUB_REPOSITORY": "fork/xai"}, ("fork/xai", "main")),
+    ],
+)
+def test_buttons_follow_the_fork(environ, expected):
+    assert stage.repository(environ) == expected
+
+
+def test_an_address_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="owner/name"):
+        stage.repository({"BOOK_REPO": "not a repository"})
+
+
+def test_without_a_remote_the_configuration_decides(tmp_path):
+    (tmp_path / "_config.yml").write_text("repository:\n  url: https://github.com/some/where\n")
+    assert stage.repository({}, tmp_path) == ("some/where", "main")
+
+
+def test_the_staged_configuration_differs_only_in_the_repository():
+    text = (stage.ROOT / "_config.yml").read_text("utf-8")
+    before, after = yaml.safe_load(text), yaml.safe_load(stage.staged_config(text, "a/b", "v2"))
+    assert after["repository"] == {"url": "https://github.com/a/b", "path_to_book": "", "branch": "v2"}
+    assert {**after, "repository": 0} == {**before, "repository": 0}
+
+
+def test_a_staged_notebook_has_card_and_fork_and_no_widget_state(tmp_path):
+    widget = {"output_type": "display_data", "data": {stage.WIDGET_MIME: {}, "text/plain": "interactive(...)"}}
+    kept = {"output_type": "stream", "name": "stdout", "text": "42"}
+    cells = [
+        {"cell_type": "markdown", "id": "0", "metadata": {}, "source": "# Lab"},
+        {"cell_type": "code", "id": "1", "metadata": {}, "source": "git+.../OWNER/REPO.git", "outputs": [widget, kept]},
+    ]
+    about = {"executed": "2026-11-20", "seconds": 31, "python": "3.11.7", "torch": "2.15.0"}
+    path = tmp_path / "2_amc.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {"widgets": {}, "xai_course": about}}))
+    staged = json.loads(stage.staged_notebook(path, "a/b", "v2", "OWNER/REPO"))
+    title, card, code = staged["cells"]
+    assert title["source"] == "# Lab" and "widgets" not in staged["metadata"]
+    assert "https://colab.research.google.com/github/a/b/blob/v2/notebooks/2_amc.ipynb" in card["source"]
+    assert "Executed 2026-11-20 in 31 s (Python 3.11.7, torch 2.15.0)" in card["source"]
+    assert code["outputs"] == [kept] and code["source"] == "git+.../a/b.git"
+
+
+def test_sync_writes_only_what_changed_and_removes_what_went(tmp_path):
+    assert stage.sync({"a/x.md": b"1", "y.md": b"2"}, tmp_path) == 2
+    stamp = (tmp_path / "a/x.md").stat().st_mtime_ns
+    assert stage.sync({"a/x.md": b"1", "z.md": b"3"}, tmp_path) == 2
+    assert (tmp_path / "a/x.md").stat().st_mtime_ns == stamp and not (tmp_path / "y.md").exists()
+    assert stage.sync({"a/x.md": b"1", "z.md": b"3"}, tmp_path) == 0
+
+
+def test_formulas_are_rendered_without_a_network():
+    files = stage.mathjax()
+    assert "tex-chtml.js" in files and any(name.endswith(".woff") for name in files)
+    assert sum(map(len, files.values())) < 4_000_000
+
+
+def test_every_public_module_is_on_the_library_page(tmp_path):
+    text = api.markdown()
+    for module in api.modules(api.ROOT / "xai_course"):
+        assert f".. automodule:: xai_course.{module}\n" in text
+    (tmp_path / "attic").mkdir()
+    (tmp_path / "attic" / "heap.py").touch()
+    with pytest.raises(ValueError, match=r"without a room.*attic\.heap"):
+        api.markdown(tmp_path)
