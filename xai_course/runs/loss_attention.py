@@ -276,4 +276,4 @@ def _digits() -> Iterator[Experiment]:
         yield Experiment(name, title, TWO_DIGITS, net, method, parts.SMALL, measures, shown=shown)
 
 
-EXPERIMENTS: tuple[Experiment, ...] = (*_table_1(), *_tables_2_and_3(), *_tables_4_to_6(), *_table_7(), *_digits())
+EXPERIMENTS: tuple[Experiment, ...] = (*_digits(), *_table_1(), *_tables_2_and_3(), *_tables_4_to_6(), *_table_7())

@@ -123,9 +123,9 @@ ADAM: Mapping[str, Preset] = {
 }
 BATCH_48 = {**SGD, "paper": Preset(200, 48, optimizer="sgd", lr=0.1, weight_decay=5e-4, schedule="cosine")}
 SMALL = {
-    "smoke": Preset(8, 64, lr=1e-2, schedule="one_cycle"),
-    "colab": Preset(20, 128, lr=1e-2, schedule="one_cycle"),
-    "paper": Preset(40, 128, lr=1e-2, schedule="one_cycle"),
+    "smoke": Preset(8, 64, lr=2e-2, schedule="one_cycle"),
+    "colab": Preset(20, 128, lr=2e-2, schedule="one_cycle"),
+    "paper": Preset(40, 128, lr=2e-2, schedule="one_cycle"),
 }
 GMACS = {"vgg11": 10.2, "resnet18": 12.2, "resnet50": 25.9, "googlenet": 7.6}
 
