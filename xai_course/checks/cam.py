@@ -59,7 +59,7 @@ def _grad_cam_cases(g: torch.Generator) -> Iterator[Case]:
         (
             "several images of several classes",
             4,
-            "each image has its own class: which logits do you add before autograd?",
+            "each image has its own class: which logits do you add up?",
         ),
     ):
         d, h, w, k = sizes(g, (2, 4), (2, 4), (3, 5), (3, 5))
