@@ -141,19 +141,19 @@ def test_upsample_equals_interpolate(seed, h, w, height, width):
 def test_mask_range_and_omega(seed, omega):
     """R+ lies in [sigmoid(-omega/2), sigmoid(omega/2)], touches both, and its cut at 0.5 does not depend on omega."""
     maps, logits = rand(seed, 2, 3, 4, 4), rand(seed + 1, 2, 3)
-    mask = MaskRule(omega=omega)(maps, logits, (8, 9))
+    mask = MaskRule(omega=omega).apply(maps, logits, (8, 9))
     edge = torch.sigmoid(torch.tensor(omega / 2, dtype=torch.float64))
     assert torch.allclose(mask.amax((1, 2, 3)), edge) and torch.allclose(mask.amin((1, 2, 3)), 1 - edge)
-    assert torch.equal(mask >= 0.5, MaskRule()(maps, logits, (8, 9)) >= 0.5)
+    assert torch.equal(mask >= 0.5, MaskRule().apply(maps, logits, (8, 9)) >= 0.5)
 
 
 def test_default_mask_range_is_the_papers():
-    mask = MaskRule()(rand(0, 2, 3, 4, 4), rand(1, 2, 3), (8, 8))
+    mask = MaskRule().apply(rand(0, 2, 3, 4, 4), rand(1, 2, 3), (8, 8))
     assert round(float(mask.min()), 4) == 0.0180 and round(float(mask.max()), 4) == 0.9820
 
 
 def test_constant_map_is_finite():
-    mask = MaskRule()(torch.ones(2, 3, 4, 4), torch.zeros(2, 3), (8, 8))
+    mask = MaskRule().apply(torch.ones(2, 3, 4, 4), torch.zeros(2, 3), (8, 8))
     assert torch.allclose(mask, torch.sigmoid(torch.tensor(-4.0)).expand_as(mask))
 
 
@@ -162,8 +162,8 @@ def test_scale_over_batch_couples_images():
     louder = torch.cat([maps[:1], 5 * maps[1:]])
     for over, same in (("image", True), ("none", True), ("batch", False)):
         rule = MaskRule(over=over)
-        assert torch.allclose(rule(maps, logits, (4, 4))[0], rule(louder, logits, (4, 4))[0]) == same
-    literal = MaskRule(over="none")(maps, logits, (4, 4))
+        assert torch.allclose(rule.apply(maps, logits, (4, 4))[0], rule.apply(louder, logits, (4, 4))[0]) == same
+    literal = MaskRule(over="none").apply(maps, logits, (4, 4))
     assert torch.allclose(literal, torch.sigmoid(8 * (mm.combined_map(maps, logits) - 0.5)))
 
 
@@ -297,7 +297,7 @@ def test_summed_loss_is_equation_9():
     method, batch = MinMax(network(2)).eval(), some_batch()
     images = mm.scaled(batch.images)
     maps, own = method.net.locate(images)
-    mask = MaskRule()(maps, own, (16, 16))
+    mask = MaskRule().apply(maps, own, (16, 16))
     p = lambda z: z.log_softmax(1)  # noqa: E731
     inside, outside = method.net.classify(images * mask), method.net.classify(images * (1 - mask))
     rows = torch.arange(6)

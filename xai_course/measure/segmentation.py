@@ -188,6 +188,12 @@ def localisation(method, splits: Splits, *, size: int = 256, multiple: int = 1) 
     return found
 
 
+def validation_error(method, splits: Splits, *, size: int = 256) -> dict[str, float]:
+    """``validation_error``: wrong images in per cent on the validation split, what the paper stops training by."""
+    right = [seen.right for seen in look(method, splits.validation, size=size)]
+    return {"validation_error": 100 - 100 * _mean([r.double() for r in right])}
+
+
 def _scores(maps, truth, level: float, prefix: str) -> dict[str, float]:
     cut = [thresholded(m, level) for m in maps]
     plus = 100 * _mean([f1_foreground(m, t) for m, t in zip(cut, truth)])

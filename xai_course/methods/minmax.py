@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.batch import Batch
+from ..data.batch import Batch, Splits, batches
 from ..nets.wildcat import LocaliserClassifier
 from .base import Clock, Losses, Method
 from .erasing import Erasing, Found, erase, frozen_statistics, wide
@@ -154,7 +154,7 @@ class MaskRule:
         if self.over not in ("image", "batch", "none"):
             raise ValueError(f"over must be image, batch or none, got {self.over!r}")
 
-    def __call__(self, maps: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    def apply(self, maps: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """``[B, c, h, w]`` and ``[B, c]`` to the soft mask R+ ``[B, 1, *size]``, float32 or wider, in [0, 1]."""
         if not self.attach:
             maps, logits = maps.detach(), logits.detach()
@@ -191,7 +191,7 @@ class MinMax(Method):
     def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """M on images in [-1, 1]: soft mask R+ ``[B, 1, H, W]`` and logits ``[B, c]``."""
         maps, logits = self.net.locate(images)
-        return self.rule(maps, logits, images.shape[-2:]), logits
+        return self.rule.apply(maps, logits, images.shape[-2:]), logits
 
     def judge(self, images: Tensor, role: int = 1) -> Tensor:
         """C: logits ``[B, c]`` of a masked image in [-1, 1]; ``role`` 1 for the inside, 2 for the outside."""
@@ -282,3 +282,31 @@ def _shown(total: Tensor, raw: Tensor, erasing: Erasing | None) -> Tensor:
 def _weight(known: Tensor, erasing: Erasing | None) -> Tensor | None:
     """Which images C learns from ``[B]``: None is all, else those that M finds something on."""
     return known.float() if erasing is not None and erasing.untrusted == "drop" else None
+
+
+@torch.no_grad()
+def answers(method: MinMax, splits: Splits, *, size: int = 256) -> dict[str, float]:
+    """What M and C say of the test images, in per cent: the means behind "sure inside, undecided outside".
+
+    Returns:
+        ``localiser``, ``inside``, ``outside``: accuracy of M on X, of C on X+ and on X- (chance is the aim there).
+        ``outside_gap``: log c minus C's mean entropy on X-, as a share of log c. ``mixed``: accuracy of C on X+ with
+        the statistics of the batch instead of the running ones (what BatchNorm loses in evaluation).
+    """
+    training, device = method.training, next(method.parameters()).device
+    right: dict[str, list[Tensor]] = {}
+    for batch in batches(splits.test, size, device):
+        images = scaled(batch.images)
+        method.eval()
+        mask, own = method.locate(images)
+        inside, outside = split_image(images, mask)
+        said = {"localiser": own, "inside": method.judge(inside), "outside": method.judge(outside, 2)}
+        gap = 1 - conditional_entropy(said["outside"]) / math.log(own.shape[1])
+        method.train()
+        with frozen_statistics(method.net):
+            said["mixed"] = method.judge(inside)
+        for name, logits in said.items():
+            right.setdefault(name, []).append((logits.argmax(1) == batch.labels).float())
+        right.setdefault("outside_gap", []).append(gap)
+    method.train(training)
+    return {name: 100 * float(torch.cat(parts).mean()) for name, parts in right.items()}

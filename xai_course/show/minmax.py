@@ -101,7 +101,7 @@ def who_learns(norms: Mapping[str, Mapping[str, float]]):
 def mask_rule(maps: Tensor, logits: Tensor, image: Tensor, rule: MaskRule):
     """Eq. 11 on one image ``[3, H, W]``: the mask with its cut at 0.5, its histogram, and the curve it went through."""
     size = image.shape[-2:]
-    mask = rule(maps[None], logits[None], size)[0, 0].detach()
+    mask = rule.apply(maps[None], logits[None], size)[0, 0].detach()
     raised = upsample(combined_map(maps[None], logits[None]), size)[0, 0].detach()
     with style():
         figure, axes = _axes(4, 8, 2.2)
