@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 
@@ -221,12 +221,12 @@ def _transfer(url: str, part: Path, item: Source, timeout: float) -> None:
             raise _Broken(f"the connection closed after {file.tell():,} of {total:,} bytes")
 
 
-def _copy(answer: BinaryIO, file: BinaryIO, name: str, have: int, total: int | None) -> None:
+def _copy(answer: HTTPResponse, file: BinaryIO, name: str, have: int, total: int | None) -> None:
     from tqdm.auto import tqdm
 
     # disable=None: no bar where stderr is no terminal (pages, logs)
     with tqdm(desc=name, initial=have, total=total, unit="B", unit_scale=True, disable=None) as bar:
-        while block := answer.read(BLOCK):
+        while block := answer.read1(BLOCK):  # what has arrived, so that little is lost
             file.write(block)
             bar.update(len(block))
     file.flush()
