@@ -24,8 +24,13 @@ PRESETS = {
     "colab": Preset(20, 128, lr=0.03, schedule="one_cycle"),
     "paper": Preset(40, 128, lr=0.03, schedule="one_cycle"),
 }
+NUCLEI_PRESETS = {
+    "smoke": Preset(10, 10, lr=0.03, schedule="one_cycle"),
+    "colab": Preset(40, 16, lr=0.01, schedule="one_cycle"),
+}
+ON_NUCLEI = ("all_ones", "random", "cam_avg", "wildcat_ours", "u0", "u4", "unet")
 WIDTH = 8
-SHOWN = ("accuracy", "f1_plus", "f1_minus", "chosen_plus", "chosen_minus", "chosen_mean")
+SHOWN = ("error", "f1_plus", "f1_minus", "chosen_plus", "chosen_minus", "chosen_mean")
 
 
 def digits(preset: str = "smoke", *, seed: int = 0, **knobs) -> Splits:
