@@ -159,7 +159,7 @@ def isic2017(preset="smoke", *, seed=0, root=None, size=None, limit=None, fit="s
     return assemble("ISIC 2017", where, parts, ISIC_CLASSES, foreground=over_half, **options)
 
 
-def glas(preset="smoke", *, seed=0, root=None, size=None, limit=None, validation=0.2, fit="crop") -> Splits:
+def glas(preset="smoke", *, seed=0, root=None, size=None, limit=None, validation=0.21, fit="crop") -> Splits:
     """GlaS: 85 training (67 + 18 held out) and 80 test images of benign and malignant glands; masks: label != 0."""
     layout = "Grade.csv, train_<i>.bmp, testA_<i>.bmp, testB_<i>.bmp and <name>_anno.bmp for each"
     where = archive(root, ("GlaS", "glas", "Warwick QU Dataset (Released 2016_07_08)"), "GlaS", layout, ("Grade.csv",))
