@@ -1,0 +1,89 @@
+"""Min-Max entropy's declared tables, its augmentations, its figures, and its ledger."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from xai_course.data.batch import Batch
+from xai_course.methods.erasing import Erasing, erase
+from xai_course.methods.minmax import MaskRule, MinMax
+from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
+from xai_course.runs import ledger, minmax
+from xai_course.show import minmax as show
+
+
+def test_tables_are_complete():
+    """Every printed row of Tables 1 to 3 on both data sets, with its numbers, and a reason where it was not run."""
+    names = {e.name: e for e in minmax.TABLES}
+    for data in ("glas", "cub5"):
+        for row in ("all_ones", "cam_avg", "cam_max", "cam_lse", "wildcat", "deep_mil", "u4", "unet"):
+            assert names[f"minmax/table1/{data}/{row}"].reported["f1_plus"]
+        for row in ("u0", "u4"):
+            assert names[f"minmax/table2/{data}/{row}"].reported["f1_minus"]
+            assert "minutes" in names[f"minmax/table3/{data}/{row}"].reported
+    assert all(e.needs and {"paper", "colab"} <= set(e.presets) for e in minmax.TABLES)
+    assert names["minmax/table1/cub5/u4"].reported == {"error": "10.34", "f1_plus": "52.97", "f1_minus": "90.69"}
+    assert len({e.name for e in minmax.EXPERIMENTS}) == len(minmax.EXPERIMENTS)
+
+
+def test_every_experiment_is_plain_data():
+    for experiment in minmax.EXPERIMENTS:
+        assert experiment.settings(next(iter(experiment.presets)))["net"]
+
+
+def test_printed_errors_are_whole_images():
+    """80 test images of GlaS, 145 of CUB5 (the paper's text says 111): every printed error is a multiple of 1/n."""
+    for row in minmax.PRINTED.values():
+        for data, images in (("glas", 80), ("cub5", 145)):
+            if row[data][0] != "N/A":
+                count = float(row[data][0]) * images / 100
+                assert abs(count - round(count)) < 0.011 * images / 100
+
+
+def pairs(seed: int = 0) -> Batch:
+    images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return Batch(images, torch.arange(6), images[:, 0] > 0.5, torch.arange(6))
+
+
+@pytest.mark.parametrize("augment", [minmax.turned, minmax.mirrored])
+def test_augmentation_moves_mask_with_image(augment):
+    changed = 0
+    for seed in range(8):
+        out = augment(pairs(), torch.Generator().manual_seed(seed))
+        assert torch.equal(out.masks, out.images[:, 0] > 0.5)
+        assert torch.allclose(out.images.sum((1, 2, 3)), pairs().images.sum((1, 2, 3)))
+        changed += not torch.equal(out.images, pairs().images)
+    assert changed >= 6
+    assert augment(pairs()._replace(masks=None), torch.Generator().manual_seed(0)).masks is None
+
+
+def test_ledger_has_no_gap():
+    mine = [entry for entry in ledger.entries() if entry.paper == "minmax"]
+    assert len(mine) >= 24 and {e.status for e in mine} <= {"done", "declared"}
+    assert not [problem for entry in mine for problem in ledger.gaps(entry)]
+
+
+def test_figures_draw():
+    """Every figure of the chapter on a tiny model, and the player on each of its steps."""
+    torch.manual_seed(0)
+    trunk, d = small_trunk(2)
+    method = MinMax(LocaliserClassifier(trunk, minmax_head(d, 3), minmax_head(d, 3))).eval()
+    images, truth = torch.rand(4, 3, 16, 16), torch.zeros(4, 16, 16, dtype=torch.bool)
+    truth[:, 4:12, 4:12] = True
+    figures = [show.regions(images, truth), show.simplex(), show.memory((0, 1), (1.0, 1.0), (1.0, 2.0))]
+    figures += [show.who_learns({"a": {"head": 0.0, "trunk": 1.0}, "b": {"head": 0.5, "trunk": 1.0}})]
+    maps, logits = method.net.locate(2 * images - 1)
+    figures += [show.mask_rule(maps[0], logits[0], images[0], MaskRule(omega=2.0))]
+    labels = logits.argmax(1)
+    steps = list(erase(method.locate, 2 * images - 1, labels, Erasing(2, rule="none")))
+    figures += [show.player(step, truth) for step in steps]
+    figures += [show.compare(images, truth, {"Min-Max": method.explain(images, labels)})]
+    figures += [
+        show.f1_against_area(truth, 0.3),
+        show.scores({"a": ([1, 2], [3, 4])}),
+        show.bars({"a": [1, 2]}, "F1", "a"),
+    ]
+    figures += [show.trust_curves({"paper": [1, 0.2, 0.1]}, "accepted")]
+    for figure in figures:
+        figure.canvas.draw()
