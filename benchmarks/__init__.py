@@ -1,1 +1,1 @@
-"""Speed and memory against peers. Run one with ``python -m benchmarks.maps``."""
+"""Speed and memory against peers. Run one with ``python benchmarks/maps.py``."""

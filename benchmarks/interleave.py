@@ -74,18 +74,23 @@ def table(title: str, timings: Mapping[str, Timing]) -> str:
     return "\n".join([title, *rows])
 
 
-def save(path: str | Path, machine: str, cases: Mapping[str, Mapping[str, Timing]]) -> None:
-    """Writes all cases with the machine and the versions to one JSON file, replacing it in one step."""
+def save(path: str | Path, machine: str, cases: Mapping[str, Mapping[str, Timing]], **details: object) -> None:
+    """Writes all cases with the machine, the versions and ``details`` to one JSON file, replaced in one step."""
     record = {
         "machine": machine,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "measure": "ratio of process CPU time within a round: median, quartiles",
-        "cases": {case: {name: t._asdict() for name, t in timings.items()} for case, timings in cases.items()},
+        **details,
+        "cases": {case: {name: _rounded(t) for name, t in timings.items()} for case, timings in cases.items()},
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
+    part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     part.replace(path)
+
+
+def _rounded(timing: Timing) -> dict[str, float]:
+    return {name: float(f"{value:.4g}") for name, value in timing._asdict().items()}

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xai_course.data.batch import ArrayData, Splits
-from xai_course.measure.faithfulness import deletion_auc, insertion_auc
+from xai_course.maps import grad_cam
+from xai_course.measure.faithfulness import deletion, deletion_auc, insertion_auc
 from xai_course.measure.localisation import (
     LEVELS,
     accuracy,
@@ -18,6 +19,7 @@ from xai_course.measure.localisation import (
     box_accuracy,
     boxes_of,
     dead,
+    energy_by_layer,
     energy_in_mask,
     iou,
     iou_at,
@@ -258,6 +260,17 @@ def test_multi_label_data():
     assert localisation(method, splits)["energy_in_mask"] == 0.5  # the second map has no positive value
 
 
+def test_energy_by_layer_is_that_of_the_enlarged_maps():
+    method, splits = CrossEntropy(small_cnn(3, width=2, seed=0)).eval(), bright_squares(empty=1)
+    batch = splits.test.__getitems__(range(12))
+    maps = grad_cam(method.net, batch.images, method.logits(batch.images).argmax(1), ["body.1", "body.4"]).maps
+    found = energy_by_layer(method, splits, ["body.1", "body.4"])
+    for name, own in zip(("energy_body.1", "energy_body.4"), maps):
+        large = torch.nn.functional.interpolate(own[:, None], (8, 8), mode="bilinear", align_corners=False)[:, 0]
+        assert found[name] == pytest.approx(energy_in_mask(large, batch.masks).nanmean().item())
+    assert energy_by_layer(method, bright_squares(masks=False), ["body.1"]) == {}
+
+
 # ---- deletion and insertion ------------------------------------------------------------------------------------------
 
 
@@ -275,6 +288,14 @@ def test_deletion_and_insertion_by_hand():
     assert deletion_auc(score, images, bad, steps=4, baseline=dark).item() == pytest.approx(0.75)
     assert insertion_auc(score, images, good, steps=4, baseline=dark).item() == pytest.approx(0.75)
     assert insertion_auc(score, images, bad, steps=4, baseline=dark).item() == pytest.approx(0.25)
+
+
+def test_deletion_of_a_method():
+    method = Pointer(torch.nn.Linear(1, 1))
+    scores = deletion(method, bright_squares(), images=6, steps=4)
+    assert scores["deletion_auc"] == scores["deletion_auc_mask"] < scores["deletion_auc_random"]
+    assert set(scores) == {"deletion_auc", "deletion_auc_random", "deletion_auc_edges", "deletion_auc_mask"}
+    assert "deletion_auc_mask" not in deletion(method, bright_squares(masks=False), images=6, steps=4)
 
 
 def test_deletion_baselines_and_errors():

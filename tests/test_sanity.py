@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from xai_course.data.batch import ArrayData
+from xai_course.data.batch import ArrayData, Splits
+from xai_course.measure.localisation import localisation
 from xai_course.measure.sanity import (
     cascade,
     lambda_zero_equals_baseline,
@@ -21,6 +22,7 @@ from xai_course.measure.sanity import (
     ssim,
     training_gap,
     untrained,
+    untrained_control,
     weight_randomisation,
 )
 from xai_course.methods.base import Clock, CrossEntropy
@@ -92,6 +94,18 @@ def test_untrained_is_another_network_with_fresh_statistics():
     assert method.net.body[0][1].num_batches_tracked == 1
     assert not torch.equal(fresh.net.head.weight, method.net.head.weight)
     assert torch.equal(fresh.net.head.weight, untrained(method, seed=5).net.head.weight)
+
+
+def test_untrained_control_is_named():
+    images = data(6)
+    splits = Splits(
+        "x", *[ArrayData(images.images, images.labels, images.images[:, 0] > 0.7)] * 3, tuple("0123456789"), "x"
+    )
+    method = CrossEntropy(small_cnn(width=2, seed=0))
+    scores = untrained_control(method, splits, seed=3)
+    assert set(scores) == {"energy_in_mask_untrained", "pointing_untrained", "iou_untrained"}
+    want = localisation(untrained(method, seed=3), splits)["energy_in_mask"]
+    assert scores["energy_in_mask_untrained"] == want
 
 
 def test_global_generator_is_left_alone():

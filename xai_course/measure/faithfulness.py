@@ -8,6 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.batch import Splits, batches
+from .localisation import evaluating
+from .trivial import edges, random_map
+
 
 def deletion_auc(score: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, **how) -> Tensor:
     """Area under the score while pixels are removed, most important first (Petsiuk et al. 2018); lower is better.
@@ -31,6 +35,31 @@ def insertion_auc(score: Callable[[Tensor], Tensor], images: Tensor, maps: Tenso
     Arguments and result as in `deletion_auc`.
     """
     return _area(score, images, maps, insert=True, **how)
+
+
+def deletion(method, splits: Splits, *, images: int = 256, steps: int = 8) -> dict[str, float]:
+    """``deletion_auc`` of the predicted class's probability on the first test images, pixels blurred away.
+
+    Beside the method's own map: ``_random``, ``_edges``, and ``_mask``, the true object as the map. A network that
+    never needed the object keeps its score when that is deleted, whatever its maps look like.
+    """
+    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    batch = next(iter(batches(splits.test, images, device)))
+    with evaluating(method), torch.no_grad():
+        classes = method.logits(batch.images).argmax(1)
+        ways = {
+            "": method.explain(batch.images, classes),
+            "_random": random_map(batch.images),
+            "_edges": edges(batch.images),
+        }
+        if batch.masks is not None:
+            ways["_mask"] = batch.masks.to(batch.images.dtype)
+
+        def score(changed: Tensor) -> Tensor:
+            return method.logits(changed).softmax(1).gather(1, classes.unsqueeze(1))[:, 0]
+
+        found = {k: deletion_auc(score, batch.images, m, steps=steps, baseline="blur") for k, m in ways.items()}
+    return {f"deletion_auc{name}": float(values.mean()) for name, values in found.items()}
 
 
 @torch.no_grad()

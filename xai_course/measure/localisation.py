@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Dataset, Splits, batches
-from ..maps import normalise
+from ..maps import grad_cam, normalise
 from .trivial import TRIVIAL
 
 LEVELS = tuple(i / 20 for i in range(1, 20))  # thresholds on a map divided by its maximum
@@ -199,6 +199,25 @@ def localisation(method, splits: Splits, *, classes: str = "predicted") -> dict[
     result = {name: float(torch.cat(values).nanmean()) for name, values in scores.items()}
     result["images_with_mask"] = float(torch.cat(found).sum()) if found else 0.0
     return result | ({"iou_level": levels[""]} if levels else {})
+
+
+def energy_by_layer(method, splits: Splits, layers: Sequence[str]) -> dict[str, float]:
+    """Energy in the mask of the predicted class's Grad-CAM maps at image size: ``energy_<layer>`` for each layer.
+
+    Args:
+        layers: names in ``method.net`` as `maps.grad_cam` takes them.
+    """
+    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    shares: dict[str, list[Tensor]] = {f"energy_{layer}": [] for layer in layers}
+    with evaluating(method), torch.no_grad():
+        for batch in batches(splits.test, 256, device):
+            if batch.masks is None:
+                continue
+            classes = method.logits(batch.images).argmax(1)
+            for values, maps in zip(shares.values(), grad_cam(method.net, batch.images, classes, layers).maps):
+                large = F.interpolate(maps.unsqueeze(1), batch.images.shape[-2:], mode="bilinear", align_corners=False)
+                values.append(energy_in_mask(large[:, 0], batch.masks))
+    return {name: float(torch.cat(values).nanmean()) for name, values in shares.items() if values}
 
 
 def best_levels(

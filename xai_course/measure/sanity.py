@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ..data.batch import ArrayData, Batch
-from .localisation import evaluating
+from ..data.batch import ArrayData, Batch, Splits
+from .localisation import evaluating, localisation
 
 
 def cascade(net: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
@@ -67,6 +67,12 @@ def weight_randomisation(method, images: Tensor, classes: Tensor, seed: int = 0)
         correlation, similarity = rank_correlation(maps, trained).mean(), ssim(maps, trained).mean()
         rows.append({"layer": name, "rank_correlation": float(correlation), "ssim": float(similarity)})
     return rows
+
+
+def untrained_control(method, splits: Splits, seed: int = 0) -> dict[str, float]:
+    """Localisation scores of the same architecture before training, as ``energy_in_mask_untrained`` and so on."""
+    scores = localisation(untrained(method, seed), splits)
+    return {f"{name}_untrained": scores[name] for name in ("energy_in_mask", "pointing", "iou") if name in scores}
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:

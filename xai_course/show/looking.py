@@ -1,0 +1,132 @@
+"""Figures of "Where does a network look?": pure functions of tensors and numbers, each returning a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..maps import grad_cam, normalise
+from ..measure.localisation import iou_at
+from .style import CYCLE, MAP_COLOURS, draw, image_grid, style
+
+SCORES = {"energy_in_mask": "energy in the mask", "pointing": "pointing game", "iou": "IoU at the validation threshold"}
+
+
+def same_image_two_maps(images: Tensor, maps: Mapping[str, Tensor]):
+    """Images in the first row, below it one row of maps ``[B, H, W]`` for each named network."""
+    rows = [list(images), *(list(m) for m in maps.values())]
+    return image_grid(rows, labels=["image", *maps], size=1.1)
+
+
+def enlarged(maps: Tensor, size) -> Tensor:
+    """Maps ``[B, h, w]``, negative values cut, at the size of the image and in [0, 1]."""
+    return normalise(F.interpolate(maps.relu().unsqueeze(1), size, mode="bilinear", align_corners=False)[:, 0])
+
+
+def layer_frame(net: nn.Module, image: Tensor, label: int, layer: str):
+    """One image ``[C, H, W]``, its Grad-CAM map at one layer in the layer's own cells, and the same enlarged."""
+    import matplotlib.pyplot as plt
+
+    (own,), _ = grad_cam(net, image[None], torch.tensor([label], device=image.device), [layer])
+    with style():
+        figure, axes = plt.subplots(1, 3, figsize=(5.6, 2.1))
+        draw(axes[0], image)
+        draw(axes[1], normalise(own)[0])
+        drawn = draw(axes[2], enlarged(own, image.shape[1:])[0])
+        height, width = own.shape[1:]
+        for axis, title in zip(axes, ("image", f"{layer}: {height}×{width} cells", "enlarged")):
+            axis.set(title=title, xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        figure.colorbar(drawn, ax=axes, shrink=0.8)
+        plt.close(figure)
+    return figure
+
+
+def threshold_frame(images: Tensor, maps: Tensor, masks: Tensor, level: float):
+    """Images with the object outlined in white and the part of the map above ``level`` in orange; IoU in the titles."""
+    import matplotlib.pyplot as plt
+
+    scores = iou_at(maps, masks, level)
+    with style():
+        figure, axes = plt.subplots(1, len(images), figsize=(1.45 * len(images), 1.75), squeeze=False)
+        for axis, image, map_, mask, score in zip(axes[0], images, maps, masks, scores):
+            draw(axis, image)
+            axis.contour(mask.float().numpy(), levels=[0.5], colors="white", linewidths=1.6)
+            chosen = (map_ >= level * map_.max()).float().numpy()
+            axis.contourf(chosen, levels=[0.5, 1.5], colors=[CYCLE[4]], alpha=0.35)
+            axis.contour(chosen, levels=[0.5], colors=[CYCLE[1]], linewidths=1.6)
+            axis.set(title=f"IoU {score:.2f}", xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        plt.close(figure)
+    return figure
+
+
+def scores_beside_trivial(results: Mapping[str, Mapping[str, float]], trivial: Sequence[str], scores=SCORES):
+    """One panel for each score: a dot per network, a grey dot per trivial map.
+
+    Args:
+        results: network to the dictionary that `measure.localisation.localisation` returns.
+        trivial: suffixes to draw, for example ``("whole", "centre")``; they are taken from the first network.
+    """
+    import matplotlib.pyplot as plt
+
+    first = next(iter(results.values()))
+    names = [*results, *(f"{name} (trivial)" for name in trivial)]
+    with style():
+        figure, axes = plt.subplots(1, len(scores), figsize=(7.2, 0.28 * len(names) + 0.7), sharey=True)
+        for axis, (key, title) in zip(axes, scores.items()):
+            values = [r[key] for r in results.values()] + [first[f"{key}_{name}"] for name in trivial]
+            colours = [CYCLE[0]] * len(results) + ["0.55"] * len(trivial)
+            axis.hlines(range(len(names)), 0, values, color="0.85", lw=1)
+            axis.scatter(values, range(len(names)), c=colours, s=28, zorder=3)
+            axis.set(title=title, xlim=(0, 1), yticks=range(len(names)), yticklabels=names)
+        axes[0].invert_yaxis()
+        plt.close(figure)
+    return figure
+
+
+def randomisation_curves(curves: Mapping[str, Sequence[dict]], score: str = "rank_correlation"):
+    """How similar maps stay to the trained network's while layers are re-initialised from the top, a line per name."""
+    import matplotlib.pyplot as plt
+
+    with style():
+        figure, axis = plt.subplots(figsize=(6.4, 2.6))
+        for i, (name, rows) in enumerate(curves.items()):
+            axis.plot([row[score] for row in rows], marker="os^D"[i % 4], ms=4, label=name)
+        layers = [row["layer"] or "none" for row in next(iter(curves.values()))]
+        axis.set(xticks=range(len(layers)), ylim=(-0.25, 1.05), ylabel=score.replace("_", " "))
+        axis.set_xticklabels(layers, rotation=45, ha="right")
+        axis.set_xlabel("randomised from the logits down to")
+        axis.axhline(0, color="0.7", lw=0.8)
+        axis.legend()
+        plt.close(figure)
+    return figure
+
+
+def seen_by_one_cell(image: Tensor, weights: Tensor, cell: tuple[int, int], cells: tuple[int, int]):
+    """An image, one cell of its last maps, and which pixels that cell's value depends on.
+
+    Args:
+        image: ``[C, H, W]``.
+        weights: ``[H, W]`` non-negative, mean absolute gradient of the cell with respect to the pixels.
+        cell: row and column of the cell. cells: number of rows and columns.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
+
+    height, width = image.shape[1] / cells[0], image.shape[2] / cells[1]
+    with style():
+        figure, axes = plt.subplots(1, 2, figsize=(4.6, 2.2))
+        draw(axes[0], image)
+        drawn = axes[1].imshow((weights / weights.max()).sqrt().numpy(), cmap=MAP_COLOURS, vmin=0, vmax=1)
+        for axis, title in zip(axes, ("one cell's place", "what it reads")):
+            corner = (cell[1] * width - 0.5, cell[0] * height - 0.5)
+            axis.add_patch(Rectangle(corner, width, height, fill=False, ec=CYCLE[1], lw=2))
+            axis.set(title=title, xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        figure.colorbar(drawn, ax=axes, shrink=0.8, label="root of relative weight")
+        plt.close(figure)
+    return figure
