@@ -63,10 +63,10 @@ def simplex():
             x, y = p[:, 1] + p[:, 2] / 2, p[:, 2] * math.sqrt(3) / 2
             drawn = axis.tricontourf(x, y, value.clamp_max(3), levels=12)
             figure.colorbar(drawn, ax=axis, shrink=0.7)
-            _arrows(axis, _triangle(9), loss)
+            _arrows(axis, _triangle(10), loss)
             axis.set(title=title, aspect="equal")
             _bare(axis)
-            for name, at in (("1", (-0.04, -0.07)), ("2", (1.02, -0.07)), ("3", (0.48, 0.9))):
+            for name, at in (("1", (-0.04, -0.07)), ("2", (1.02, -0.07)), ("3", (0.56, 0.85))):
                 axis.text(*at, name)
     return figure
 
@@ -76,7 +76,7 @@ def _arrows(axis, p: Tensor, loss) -> None:
 
     z = p.log().requires_grad_()
     (slope,) = torch.autograd.grad(loss(z).sum(), z)
-    moved = (z.detach() - 0.25 * slope).softmax(1) - p  # one step on the logits, seen on the simplex
+    moved = (z.detach() - 0.7 * slope).softmax(1) - p  # one step on the logits, seen on the simplex
     flat = lambda q: (q[:, 1] + q[:, 2] / 2, q[:, 2] * math.sqrt(3) / 2)  # noqa: E731
     axis.quiver(*flat(p), *flat(moved), color="white", angles="xy", scale_units="xy", scale=1, width=0.007)
 
@@ -197,20 +197,16 @@ def f1_against_area(truth: Tensor, share: float):
 
 
 def scores(points: Mapping[str, tuple[Sequence[float], Sequence[float]]], highlight: str = ""):
-    """F1+ against F1-, one small mark per seed, the row's name at their mean; bold if it contains ``highlight``."""
+    """F1+ and F1- of each row side by side, mean as a bar and a dot per seed; rows with ``highlight`` are coloured."""
     with style():
-        figure, axes = _axes(1, 5.6, 4)
-        axis = axes[0, 0]
-        for i, (name, (plus, minus)) in enumerate(points.items()):
-            colour = CYCLE[i % len(CYCLE)]
-            axis.scatter(minus, plus, s=14, color=colour)
-            at = sum(minus) / len(minus), sum(plus) / len(plus)
-            weight = "bold" if highlight and highlight in name else "normal"
-            axis.annotate(
-                name, at, xytext=(5, 3 + 7 * (i % 2)), textcoords="offset points", color=colour, fontweight=weight
-            )
-        axis.set(xlabel="F1-: background, %", ylabel="F1+: object, %")
-        axis.margins(0.15)
+        figure, axes = _axes(2, 7, 0.27 * len(points) + 0.7, sharey=True)
+        for axis, part, label in zip(axes[0], (0, 1), ("F1+: object, %", "F1-: background, %")):
+            for name, seeds in points.items():
+                colour = CYCLE[1] if highlight and highlight in name else CYCLE[5]
+                axis.barh(name, sum(seeds[part]) / len(seeds[part]), color=colour, height=0.6)
+                axis.plot(seeds[part], [name] * len(seeds[part]), "o", ms=3, color="black")
+            axis.set(xlabel=label, xlim=(0, 100))
+        axes[0, 0].invert_yaxis()
     return figure
 
 
