@@ -26,14 +26,15 @@ EUCLID = ("+ Euclid", EuclideanContrastive)
 AMC = ("+ AMC-Loss, weight as printed (1)", AmcLoss)
 AMC_100 = ("+ AMC-Loss, weight as released (100)", partial(AmcLoss, w_max=100.0))
 AMC_100_TRUE = ("+ AMC-Loss, weight 100, true labels", partial(AmcLoss, w_max=100.0, pair_labels="true"))
-AMC_100_LATE = ("+ AMC-Loss, weight 100, from epoch 3", partial(AmcLoss, w_max=100.0, start_epoch=3))
+AMC_10 = ("+ AMC-Loss, weight 10", partial(AmcLoss, w_max=10.0))
+AMC_10_TRUE = ("+ AMC-Loss, weight 10, true labels", partial(AmcLoss, w_max=10.0, pair_labels="true"))
 PAPER = {"ce": CE, "euclid": EUCLID, "amc": AMC, "amc_w100": AMC_100}
 DIGITS = {
     "ce": CE,
     "euclid": EUCLID,
     "euclid_w100": ("+ Euclid, weight 100", partial(EuclideanContrastive, w_max=100.0)),
     "amc_w1": AMC,
-    "amc_w10": ("+ AMC-Loss, weight 10", partial(AmcLoss, w_max=10.0)),
+    "amc_w10": AMC_10,
     "amc_w100": AMC_100,
     "amc_w100_true": AMC_100_TRUE,
 }
@@ -149,8 +150,8 @@ def _mnist_figures() -> Iterator[Experiment]:
         (accuracy, clusters),
         shown=SEEN,
     )
-    late = {"amc_w100_late": AMC_100_LATE, "amc_w100_true": AMC_100_TRUE}
-    for row, (title, method) in {**PAPER, **late}.items():
+    ours = {"amc_w100_true": AMC_100_TRUE, "amc_w10": AMC_10, "amc_w10_true": AMC_10_TRUE}
+    for row, (title, method) in {**PAPER, **ours}.items():
         solid = partial(figure, features=3, linear=True)
         yield Experiment(f"amc/fig4/{row}", title, mnist, solid, method, FIGURE, (accuracy, clusters), shown=SEEN)
 
