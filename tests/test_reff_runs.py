@@ -1,0 +1,161 @@
+"""What stands around ReFF: figures, declared rows, the spot cue and the measure that sees through maps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from reff_cases import LAYERS, problem
+from torch import nn
+
+from xai_course.data.batch import ArrayData
+from xai_course.methods.base import CrossEntropy
+from xai_course.methods.reff import (
+    PAPER_WEIGHTS,
+    ReFF,
+    outside_norm,
+)
+
+# --- what the pages show ----------------------------------------------------------------------------------------------
+
+
+def test_figures():
+    """Every figure function draws from small input without a record on disk."""
+    from types import SimpleNamespace
+
+    from xai_course.runs.records import Metric
+    from xai_course.show import reff as show
+
+    net, batch = problem(dtype=torch.float32)
+    methods = {"a": ReFF(net.eval(), LAYERS), "b": CrossEntropy(net)}
+    names = ("accuracy", "accuracy_seen", "outside_seen", "dead_seen", "outside_body.4", "outside_pixels")
+    record = SimpleNamespace(metrics={name: Metric((0.2, 0.4)) for name in names})
+    figures = [
+        show.forces(torch.tensor([[1.0, 4], [6, 1]]), torch.tensor([[0.0, 1], [0, 0]])),
+        show.spread(5),
+        show.compare_maps(methods, batch.images, batch.labels, batch.masks),
+        show.layer_maps(methods, batch.images[0], 1, LAYERS),
+        show.bars({"x": {"ce": record, "mass": None}, "y": {"mass": record}}, "accuracy", "accuracy"),
+        show.examples_and_bars(batch.images, {"ce": record, "reff": None}, "title"),
+        show.maps_and_pixels({"ce": record, "reff": record}),
+        show.weights_tried({0.1: record, 0.2: record}, 0.5, "title"),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+        assert figure.axes
+
+
+def test_spread_map_keeps_its_mass():
+    from xai_course.show.reff import spread_map
+
+    for cells in (1, 7, 40):
+        cam, relevant = spread_map(cells)
+        assert cam.sum().item() == pytest.approx(1) and (cam * relevant).sum().item() == pytest.approx(0.5)
+        assert outside_norm(cam[None], relevant[None]).item() == pytest.approx(0.25 / cells)
+
+
+# --- what the tables declare ------------------------------------------------------------------------------------------
+
+
+def test_preset_of_the_paper():
+    from xai_course.runs.reff_tables import METHODS, PRESETS
+
+    paper = PRESETS["paper"]
+    assert (paper.optimizer, paper.lr, paper.momentum, paper.weight_decay) == ("sgd", 0.01, 0.8, 1e-5)
+    assert (paper.epochs, paper.batch_size, paper.schedule, paper.clip_norm) == (50, 32, "constant", None)
+    single = METHODS["single"][1].keywords
+    assert single["balance"] * single["weights"][0] == PAPER_WEIGHTS[-1]
+
+
+def test_every_row_of_the_paper_is_declared():
+    from collections import Counter
+
+    from xai_course.runs.reff import EXPERIMENTS
+
+    found = Counter(e.item for e in EXPERIMENTS if e.reported)
+    rows = {"table1a": 12, "table1b": 12, "table2": 15, "table3a": 21, "table3b": 7, "table_s2": 12, "table_s3": 12}
+    assert found == rows
+    for experiment in EXPERIMENTS:
+        assert all(experiment.settings(preset) for preset in ("smoke", "colab", "paper"))
+        assert bool(experiment.reported) == bool(experiment.needs)
+
+
+# --- the shortcut and its measure ------------------------------------------------------------------------------------
+
+
+def spot_splits():
+    from xai_course.data.textured_digits import textured_digits
+
+    return textured_digits("smoke", p=1.0, digit_size=(18, 24), train=60, validation=20, test=60)
+
+
+def test_spot_tells_the_label_in_training_only():
+    from xai_course.data.spot import with_spot
+
+    splits = spot_splits()
+    made = with_spot(splits, seed=1)
+    assert made.fingerprint != splits.fingerprint
+    for before, after, told in zip(splits[1:4], made[1:4], (True, True, False)):
+        changed = (before.images != after.images).any(1)
+        assert changed.sum((1, 2)).max() <= 36 and not (after.masks & changed).any()
+        assert torch.equal(after.labels, before.labels)
+        corners = [(slice(None, 6), slice(None, 6)), (slice(None, 6), slice(-6, None))]
+        corners += [(slice(-6, None), a[1]) for a in corners]
+        grids = torch.stack([after.images[:, 0, r, c][:, 1::2, 1::2] for r, c in corners], 1)
+        spot = torch.stack([g[int(((g == 0) | (g == 255)).sum((1, 2)).argmax())] for g in grids]).flatten(1)
+        codes = (spot > 127).long() @ (2 ** torch.arange(9))
+        seen = {int(y): set(codes[after.labels == y].tolist()) for y in after.labels.unique()}
+        assert all(len(s) == 1 for s in seen.values()) is told
+
+
+@pytest.mark.parametrize("size", [0, 5, 18])
+def test_spot_of_a_wrong_size(size):
+    from xai_course.data.spot import with_spot
+
+    with pytest.raises(ValueError, match="size must be a multiple of 3 up to 16"):
+        with_spot(spot_splits(), size=size)
+
+
+def test_the_measure_sees_through_a_map_on_the_object():
+    """The network of the chapter's proof: its map lies on the object, its answer comes from beside it."""
+    from xai_course.measure.shortcut import outside_shares
+
+    class Leak(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 1, 9, padding=4), nn.ReLU())
+            self.head = nn.Linear(1, 2)
+            with torch.no_grad():
+                for p in self.parameters():
+                    p.zero_()
+                conv = self.body[0]
+                conv.weight[0, 0, 4, 4], conv.weight[0, 1, 4, 8], conv.bias[0] = 1.0, 1.0, -1.0
+                self.head.weight[1] = 1.0
+
+        def forward(self, images):
+            return self.head(self.body(images).mean((2, 3)))
+
+    torch.manual_seed(0)
+    masks = torch.zeros(4, 16, 16, dtype=torch.bool)
+    masks[:, 6:10, 6:10] = True
+    images = torch.stack([masks.float(), 0.2 + 0.7 * torch.rand(4, 16, 16), torch.zeros(4, 16, 16)], 1)
+    images[:, 1][masks] = 0
+    data = ArrayData(images, torch.ones(4, dtype=torch.int64), masks)
+    method = CrossEntropy(Leak())
+    mass, dead, pixels = outside_shares(method, data, ["body"])
+    assert mass.item() < 1e-6 and dead.item() == 0  # a perfect explanation
+    assert pixels.item() == pytest.approx(0.5)  # half of the gradient is the gate's, on the object; half is outside
+    moved = images.clone()
+    moved[:, 1] = 0
+    assert (method.net(images)[:, 1] > 0).all() and (method.net(moved)[:, 1] == 0).all()  # only the background speaks
+
+
+def test_seen_does_not_open_the_test_split():
+    from xai_course.data.batch import Splits
+    from xai_course.measure.shortcut import seen, shortcut
+
+    net, batch = problem(dtype=torch.float32)
+    data = ArrayData(batch.images, batch.labels, batch.masks)
+    splits = Splits("x", data, data, None, ("0", "1", "2"), "")
+    assert set(seen(CrossEntropy(net), splits, layers=LAYERS)) == {"accuracy_seen", "outside_seen", "dead_seen"}
+    everything = shortcut(CrossEntropy(net), splits._replace(test=data), layers=LAYERS)
+    assert {"accuracy", "outside_body.4", "dead_body.1", "outside_pixels", "outside_seen"} <= set(everything)
