@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xai_course.data import masks_to_boxes, textured_digits, textures
+from xai_course.data import DataError, masks_to_boxes, textured_digits, textures
 from xai_course.data.textured_digits import (
     BACKGROUND_CLASSES,
     CHUNK,
@@ -69,6 +69,17 @@ def test_no_pixel_of_a_photo_is_in_two_splits(monkeypatch, shape):
     _, colour = textures._sheets_of(textures.Texture("rows", "rows", (0, shape[0], 0, shape[1]), 1.0))
     seen = [set(np.rint((sheet[..., 0] - sheet[..., 1]) * 255).astype(int).ravel().tolist()) for sheet in colour]
     assert seen == [set(range(100)), set(range(100, 140)), set(range(140, 200))]
+
+
+def test_a_package_without_its_photos_is_named(monkeypatch):
+    import skimage.data
+
+    def gone():
+        raise FileNotFoundError("brick.png")
+
+    monkeypatch.setattr(skimage.data, "brick", gone)
+    with pytest.raises(DataError, match="scikit-image has no photo 'brick'.*install it again"):
+        textures._photo("brick")
 
 
 def test_sheets_are_normalised_and_named():

@@ -10,6 +10,8 @@ import io
 import os
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -173,7 +175,7 @@ class FolderData:
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         at = [int(i) for i in indices]
-        images, masks = zip(*map(self._read, at)) if at else ((), ())
+        images, masks = zip(*_decoders(os.getpid()).map(self._read, at)) if at else ((), ())
         labels = [self.items[i].label for i in at]
         if self.items and isinstance(self.items[0].label, tuple):
             target = torch.zeros(len(at), self.classes)
@@ -239,6 +241,12 @@ class FolderData:
         x0, y0, x1, y1 = self._window(*size)
         boxes = torch.tensor(item.boxes, dtype=torch.float32).view(-1, 4) - torch.tensor([x0, y0, x0, y0])
         return (boxes * (self.size / torch.tensor([x1 - x0, y1 - y0] * 2))).clamp(0, self.size)
+
+
+@lru_cache(maxsize=1)
+def _decoders(process: int) -> ThreadPoolExecutor:
+    """Threads that decode images side by side (PIL lets go of the interpreter); new ones in every forked process."""
+    return ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
 
 
 class _Boxes:

@@ -28,7 +28,7 @@ DIGIT_CLASSES = tuple(texture.name for texture in DIGITS)  # label y's own digit
 VERSION = 2  # part of every fingerprint: raise it when the same knobs no longer give the same images
 CHUNK = 128  # images are rendered in whole chunks, so that an image never depends on how many others are asked for
 ELASTIC = 3  # control points of the elastic jitter per side
-PER_OBJECT = 11 + 2 * ELASTIC**2  # uniform draws per object, see _objects
+PER_OBJECT = 11 + 2 * ELASTIC**2  # uniform draws per object: source, size and shape (6), texture (4), elastic jitter
 PER_IMAGE = 10 + 4  # uniform draws per image: the order of the classes, then the background
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xai_course.data.fetch import DataError
+
 SHEET = 128  # side of a sheet in pixels: room for a 64-pixel crop anywhere
 BANDS = (0.0, 0.5, 0.7, 1.0)  # where the longer side of a region is cut: train, validation, test
 
@@ -68,14 +70,22 @@ def sheets() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _photo(name: str) -> np.ndarray:
-    """``[H, W, 3]`` uint8."""
-    if name in ("china", "flower"):
-        from sklearn.datasets import load_sample_image
+    """``[H, W, 3]`` uint8.
 
-        return load_sample_image(f"{name}.jpg")
-    import skimage.data
+    Raises:
+        DataError: this installation of the package came without its photos.
+    """
+    package = "scikit-learn" if name in ("china", "flower") else "scikit-image"
+    try:
+        if package == "scikit-learn":
+            from sklearn.datasets import load_sample_image
 
-    photo = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+            return load_sample_image(f"{name}.jpg")
+        import skimage.data
+
+        photo = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+    except (AttributeError, OSError, ValueError, ModuleNotFoundError) as error:
+        raise DataError(f"{package} has no photo {name!r} ({error}): install it again from its wheel") from error
     return np.repeat(photo[..., None], 3, axis=-1) if photo.ndim == 2 else photo[..., :3]
 
 
