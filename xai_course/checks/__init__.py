@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-ASSIGNMENTS = ("cam",)
+ASSIGNMENTS = ("cam", "amc")
 
 
 def __getattr__(name: str):
