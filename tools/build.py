@@ -31,6 +31,7 @@ def sphinx() -> int:
     """``jupyter-book build`` with warnings as errors; its many lines are shown only when something is wrong."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(STAGED), "--path-output", str(ROOT)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "NO_COLOR": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [*command, "-W", "-n", "--keep-going"], capture_output=True, text=True, env=environment, check=False
     )

@@ -1,0 +1,92 @@
+"""The browser check finds each fault on a page made for it. Skipped where there is no Chromium."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+
+import pytest
+
+from tools import screenshots
+from tools.browser import HINT, Browser, find
+
+pytestmark = pytest.mark.skipif(find() is None, reason=HINT)
+WIDE, PHONE, DARK = screenshots.VIEWS
+
+
+def png(grey: int) -> str:
+    """A picture of one grey pixel as a data address."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes([0, grey]))) + chunk(b"IEND", b"")
+    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + body).decode()
+
+
+def slider(move: str) -> str:
+    frames = "".join(f'<img src="{png(80 * i)}" alt="frame {i}" {"hidden" if i else ""}>' for i in range(3))
+    knob = f'<input type="range" min="0" max="2" value="0" step="1" aria-label="margin" oninput="{move}">'
+    return f'<div class="xai-slider">{knob}<div>{frames}</div></div>'
+
+
+MOVE = "const v=this.value;this.closest('.xai-slider').querySelectorAll('img').forEach((g,i)=>{g.hidden=i!=v})"
+DARK_SCRIPT = (
+    "document.documentElement.dataset.theme = matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : ''"
+)
+
+
+def page(body: str, script: str = DARK_SCRIPT) -> str:
+    head = '<meta name="viewport" content="width=device-width"><title>A page</title><link rel="icon" href="data:,">'
+    article = f'<main class="bd-article"><h1>Title</h1>{body}</main>'
+    return f'<!doctype html><html lang="en"><head>{head}<script>{script}</script></head><body>{article}</body></html>'
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser(find()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def problems(browser, tmp_path):
+    def of(body: str, view=WIDE, **more) -> str:
+        (tmp_path / "page.html").write_text(page(body, **more))
+        with screenshots.served(tmp_path) as base:
+            return "\n".join(screenshots.check_page(browser, base, "page.html", view, tmp_path / "out"))
+
+    return of
+
+
+def test_a_sound_page_passes_in_every_view(problems, tmp_path):
+    body = slider(MOVE) + f'<img src="{png(9)}" alt="A grey point.">'
+    assert [problems(body, view) for view in screenshots.VIEWS] == ["", "", ""]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"page-{v.name}.png" for v in screenshots.VIEWS}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<script>throw new Error('broken widget')</script>", "broken widget"),
+        ("<script>console.error('not well')</script>", "not well"),
+        ('<img src="gone.png" alt="A picture that is not there.">', "picture does not load"),
+        ('<span class="math">\\(x^2\\)</span>', "formulas were not set"),
+        (slider(""), "slider 0"),
+        ("<script>fetch('http://localhost:9/x').catch(() => 0)</script>", "requests http://localhost:9/x"),
+        (f'<img src="{png(9)}">', "barrier: image-alt"),
+        ('<p style="color:#aaa;background:#bbb">faint</p>', "barrier: color-contrast"),
+    ],
+)
+def test_a_fault_is_found(problems, body, expected):
+    assert expected in problems(body)
+
+
+def test_a_page_wider_than_a_phone_is_found(problems):
+    wide = '<div style="width: 900px">wide</div>'
+    assert "scrolls sideways" in problems(wide, PHONE) and "sideways" not in problems(wide)
+
+
+def test_a_page_that_stays_light_is_found(problems):
+    assert "dark colours" in problems("<p>text</p>", DARK, script="")

@@ -1,0 +1,193 @@
+"""Open every built page in a headless browser, wide, as a phone and in dark mode, and say what is wrong with it.
+
+Wrong is: an error on the console, a request to another host, a page that scrolls sideways on a phone, a formula that
+was not set, a slider whose picture does not change under the arrow keys, a picture that does not load, a barrier that
+axe-core finds. The pictures of
+the pages lie in _build/screenshots afterwards; looking at them is still a person's work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import NamedTuple
+
+from tools import BUILD
+from tools.browser import HINT, Browser, find
+
+
+class View(NamedTuple):
+    name: str
+    width: int
+    height: int
+    phone: bool = False
+    dark: bool = False
+
+
+VIEWS = (View("wide", 1400, 900), View("phone", 390, 844, phone=True), View("dark", 1400, 900, dark=True))
+SKIPPED = ("genindex", "search", "py-modindex")
+AXE_LIMIT = 8000  # elements; on longer pages (the library) the accessibility checker takes minutes
+SLIDERS = "[...document.querySelectorAll('.bd-article input[type=range]')]"
+SHOWN = "[...{slider}.closest('.xai-slider, .cell_output').querySelectorAll('img')].filter(i => !i.hidden)"
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *ignored: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The folder at a local address while the block runs."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def pages(html: Path) -> list[Path]:
+    """Every page of the book; generated indices and redirects are left out."""
+    found = [*(html / "book").rglob("*.html"), *(html / "notebooks").rglob("*.html")]
+    return sorted(path for path in found if path.stem not in SKIPPED)
+
+
+def console_errors(events: list[dict]) -> list[str]:
+    """What the page reports as an error: exceptions, console.error, resources that failed."""
+    found = []
+    for event in events:
+        about = event.get("params", {})
+        if event["method"] == "Runtime.exceptionThrown":
+            details = about["exceptionDetails"]
+            found.append(details.get("exception", {}).get("description", details["text"]).splitlines()[0])
+        elif event["method"] == "Runtime.consoleAPICalled" and about["type"] == "error":
+            found.append(" ".join(str(a.get("value", a.get("description", ""))) for a in about["args"]))
+        elif event["method"] == "Log.entryAdded" and about["entry"]["level"] == "error":
+            found.append(f"{about['entry']['text']} {about['entry'].get('url', '')}")
+    return [f"console: {text}" for text in found]
+
+
+def foreign_requests(events: list[dict], base: str) -> list[str]:
+    """Requests that leave this machine."""
+    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    return [f"requests {url}" for url in urls if not url.startswith((base, "data:", "blob:", "about:", "chrome"))]
+
+
+def sideways(browser: Browser, window: int) -> list[str]:
+    """Whether the page is wider than its window. (A phone's ``innerWidth`` grows with the page, so it is no measure.)"""
+    wide = browser.evaluate("document.documentElement.scrollWidth")
+    if wide <= window:
+        return []
+    script = f"""[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > {window + 1})
+      .slice(0, 3).map(e => e.tagName + '.' + e.className).join(', ')"""
+    return [f"scrolls sideways: {wide} > {window} px, because of {browser.evaluate(script)}"]
+
+
+def raw_formulas(browser: Browser) -> list[str]:
+    """Formulas that stayed TeX, or that MathJax could not read."""
+    script = """[...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length
+      + document.querySelectorAll('mjx-merror').length"""
+    count = browser.evaluate(script)
+    return [f"{count} formulas were not set"] if count else []
+
+
+def broken_images(browser: Browser) -> list[str]:
+    """Pictures that did not load, hidden frames of a slider among them."""
+    script = """Promise.all([...document.images].map(async i => { i.loading = 'eager';
+      try { await i.decode(); return '' } catch (e) { return i.src.slice(0, 80) } }))"""
+    return [f"picture does not load: {src}" for src in filter(None, browser.evaluate(script))]
+
+
+def stuck_sliders(browser: Browser) -> list[str]:
+    """Sliders whose picture does not change when the arrow key moves them through all their stops."""
+    found = []
+    for at in range(browser.evaluate(f"{SLIDERS}.length")):
+        slider = f"{SLIDERS}[{at}]"
+        browser.evaluate(f"{slider}.value = {slider}.min; {slider}.dispatchEvent(new Event('input')); {slider}.focus()")
+        steps = browser.evaluate(f"({slider}.max - {slider}.min) / {slider}.step")
+        frames = [browser.evaluate(f"{SHOWN.format(slider=slider)}.map(i => i.src).join()")]
+        for _ in range(int(steps)):
+            browser.press("ArrowRight")
+            frames.append(browser.evaluate(f"{SHOWN.format(slider=slider)}.map(i => i.src).join()"))
+        if len(set(frames)) < 2 or any(a == b for a, b in itertools.pairwise(frames)):
+            found.append(f"slider {at}: the arrow key does not change the picture at every stop")
+    return found
+
+
+@functools.cache
+def axe() -> str:
+    """The accessibility checker's source, '' where its package is not installed."""
+    try:
+        found = distribution("axe-core-python").locate_file("axe_core_python/axe.min.js")
+    except PackageNotFoundError:
+        return ""
+    return Path(found).read_text("utf-8")
+
+
+def barriers(browser: Browser) -> list[str]:
+    """What a reader with a screen reader, a keyboard or weak eyes would stumble over (WCAG 2, levels A and AA)."""
+    if not axe() or browser.evaluate("document.querySelectorAll('*').length") > AXE_LIMIT:
+        return []
+    browser.evaluate(f"{axe()};0")
+    script = """axe.run(document, {runOnly: ['wcag2a', 'wcag2aa'], resultTypes: ['violations']}).then(r =>
+      r.violations.map(v => v.id + ' (' + v.nodes.length + '): ' + v.nodes[0].html.slice(0, 120)))"""
+    return [f"barrier: {text}" for text in browser.evaluate(script)]
+
+
+def check_page(browser: Browser, base: str, name: str, view: View, out: Path | None) -> list[str]:
+    """Everything that is wrong with one page in one view."""
+    browser.view(view.width, view.height, phone=view.phone, dark=view.dark)
+    browser.open(f"{base}/{name}")
+    found = sideways(browser, view.width) + raw_formulas(browser)
+    if view.dark and browser.evaluate("document.documentElement.dataset.theme") != "dark":
+        found.append("does not follow the reader's wish for dark colours")
+    if out:
+        browser.picture(out / f"{name.removesuffix('.html').replace('/', '-')}-{view.name}.png")
+    if view.name == "wide":
+        found += broken_images(browser) + stuck_sliders(browser)
+    if not view.phone:
+        found += barriers(browser)
+    return found + console_errors(browser.events) + foreign_requests(browser.events, base)
+
+
+def check(html: Path, out: Path | None = None, only: str = "") -> list[str]:
+    """All problems of a built book, as ``page (view): what``."""
+    found = []
+    with served(html) as base, Browser(find() or "") as browser:
+        for path in pages(html):
+            name = path.relative_to(html).as_posix()
+            for view in VIEWS if only in name else ():
+                problems = dict.fromkeys(check_page(browser, base, name, view, out))
+                found += [f"{name} ({view.name}): {problem}" for problem in problems]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("only", nargs="?", default="", help="open only pages whose name holds this text")
+    given = parser.parse_args()
+    if not find():
+        print(f"look: skipped, {HINT}")
+        return 0
+    if not (BUILD / "html" / "index.html").is_file():
+        print("look: there is no built book; run make book", file=sys.stderr)
+        return 1
+    found = check(BUILD / "html", BUILD / "screenshots", given.only)
+    for problem in found:
+        print(problem, file=sys.stderr)
+    print(f"look: {len(found)} problems on {len(pages(BUILD / 'html'))} pages; pictures in _build/screenshots")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""A Sphinx extension that takes out of Jupyter Book what this book does not use and what would disturb its pages."""
+
+from __future__ import annotations
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+
+def setup(app: Sphinx) -> dict:
+    """Runs after Jupyter Book's own extensions.
+
+    sphinx-thebe fetches a program from another host and declares its constants twice, an error on every page's console;
+    it cannot be switched off, so its listeners are removed.
+    """
+    for listeners in app.events.listeners.values():
+        for listener in list(listeners):
+            if listener.handler.__module__.split(".")[0] == "sphinx_thebe":
+                app.disconnect(listener.id)
+    app.connect("config-inited", follow_the_reader)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def follow_the_reader(app: Sphinx, config: Config) -> None:
+    """Light or dark as the reader's system says. Without a default the theme reports an error on the first visit."""
+    config.html_context.setdefault("default_mode", "auto")
