@@ -13,6 +13,7 @@ from torch import nn
 
 from xai_course.data.batch import ArrayData, Batch
 from xai_course.maps import class_activation_map
+from xai_course.measure.sanity import lambda_zero_equals_baseline
 from xai_course.methods import hnc as H
 from xai_course.methods.base import Clock, CrossEntropy
 from xai_course.nets.convnets import GapClassifier, small_cnn
@@ -153,6 +154,28 @@ def test_kd_is_half_the_variance_for_small_deviations():
     maps = random_maps((4, 3, 7, 7, 0), 1e-3)
     ratio = (H.uniform_divergence(maps) - math.log(49)) / H.spatial_variance(maps)
     close(ratio, torch.full_like(ratio, 0.5), 1e-3)
+
+
+@few
+@given(shapes, st.sampled_from([0.1, 1.0, 10.0]))
+def test_kd_is_half_a_tilted_variance_everywhere(shape, scale):
+    """K(1) = K''(tau) / 2 for a tau in (0, 1): half of some variance between the plain and the fully tilted one."""
+    flat, cells = random_maps(shape, scale).flatten(2), shape[2] * shape[3]
+    flat = flat - flat.mean(2, keepdim=True)
+    weights = (torch.linspace(0, 1, 201, dtype=D)[:, None, None, None] * flat).softmax(3)
+    mean = (weights * flat).sum(3, keepdim=True)
+    halves = 0.5 * (weights * (flat - mean).square()).sum(3)
+    excess = H.uniform_divergence(flat.unflatten(2, shape[2:4])) - math.log(cells)
+    slack = 1e-3 * halves.amax(0) + 1e-12
+    assert (excess >= halves.amin(0) - slack).all() and (excess <= halves.amax(0) + slack).all()
+
+
+def test_a_smaller_penalty_can_have_the_larger_peak():
+    lone, spread = torch.zeros(49, dtype=D), torch.cat([torch.ones(24, dtype=D), -torch.ones(25, dtype=D)])
+    lone[24] = 2
+    maps = torch.stack([lone, spread]).view(2, 1, 7, 7)
+    peak, kd = maps.amax((2, 3)) - maps.mean((2, 3)), H.uniform_divergence(maps)
+    assert peak[0] > 1.9 * peak[1] and kd[0] < kd[1] - 0.3
 
 
 # 11
@@ -302,14 +325,10 @@ def test_equation_7(penalty):
     assert terms["total"].item() == pytest.approx((terms["classification"] + 0.3 * terms["hnc"]).item())
 
 
-def test_weight_zero_is_cross_entropy():
+@pytest.mark.parametrize("penalty", H.PENALTIES)
+def test_weight_zero_is_cross_entropy_bit_for_bit(penalty):
     batch = batch_of(torch.tensor([0, 1, 3, 2]))
-    grads = []
-    for method in (H.HNC(net(), "mse", 0.0), CrossEntropy(net())):
-        next(method.losses(batch, Clock()))["total"].backward()
-        grads.append([p.grad for p in method.net.parameters()])
-    for a, b in zip(*grads):
-        close(a, b, 1e-6)
+    assert lambda_zero_equals_baseline(lambda n: H.HNC(n, penalty, 0.0), CrossEntropy, net(), batch, Clock())
 
 
 def test_equation_9_uses_equation_8():

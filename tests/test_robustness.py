@@ -104,6 +104,22 @@ def test_transfer_uses_only_the_other_network(trained):
     assert calls == [splits]
 
 
+def test_memorised_counts_wrong_training_labels_only(trained):
+    method, splits = trained
+    labels, corrupted = splits.train.labels.clone(), torch.zeros(80, dtype=torch.bool)
+    corrupted[:20] = True
+    labels[:10] = (labels[:10] + 1) % 4  # ten the network overrules, ten it agrees with
+    data = ArrayData(splits.train.images, labels)
+    data.corrupted = corrupted
+    right = method.logits(splits.train.images).argmax(1) == splits.train.labels
+    assert right.all()
+    noisy = splits._replace(train=data)
+    assert R.memorised(method, noisy) == {"memorised": 0.5}
+    assert R.memorised(method, noisy, limit=10) == {"memorised": 0.0}
+    data.corrupted = torch.zeros(80, dtype=torch.bool)
+    assert R.memorised(method, noisy) == {"memorised": 0.0}
+
+
 def test_limit_and_modes(trained):
     method, splits = trained
     method.train()

@@ -170,6 +170,22 @@ def transfer_accuracy(
     return {name: accuracy_under(method, splits.test, attack, limit) for name, attack in attacks.items()}
 
 
+def memorised(method, splits: Splits, *, limit: int | None = None) -> dict[str, float]:
+    """``memorised``: share of the wrong training labels that the network has learnt to give; the rest it overruled.
+
+    Args:
+        splits: with ``train.corrupted [N]`` bool, True where a label was changed.
+        limit: how many training images were used.
+    """
+    hits = []
+    with evaluating(method), torch.no_grad():
+        for batch in batches(splits.train, device=_device(method)):
+            wrong = splits.train.corrupted[batch.index.cpu()] & (batch.index.cpu() < (limit or len(splits.train)))
+            hits.append((method.logits(batch.images).argmax(dim=1) == batch.labels).cpu()[wrong])
+    found = torch.cat(hits).float()
+    return {"memorised": found.mean().item() if len(found) else 0.0}
+
+
 def accuracy_under(
     method, data: Dataset, attack: Callable[[Scores, Tensor, Tensor], Tensor], limit: int | None = None
 ) -> float:

@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..data.batch import ArrayData, Splits, fingerprint
-from ..data.noise import asymmetric_noise, symmetric_noise
+from ..data.batch import Splits
+from ..data.noise import with_label_noise
 from ..data.vision import cifar10, cifar100
 from ..measure.peaks import map_peaks
 from ..measure.robustness import clean_accuracy, fgsm_accuracy, pgd_accuracy
@@ -43,13 +43,7 @@ from .loss_attention_parts import crop_and_flip
 
 def noisy_cifar100(preset: str = "smoke", *, seed: int = 0, kind: str = "symmetric", rate: float = 0.2) -> Splits:
     """CIFAR-100 whose training and validation labels are wrong at ``rate`` (Sec. 4.5); the test labels stay clean."""
-    clean, corrupt = cifar100(preset, seed=seed), symmetric_noise if kind == "symmetric" else asymmetric_noise
-    parts = []
-    for offset, part in enumerate((clean.train, clean.validation)):
-        noisy = corrupt(part.labels, rate, len(clean.classes), seed=2 * seed + offset)
-        parts.append(ArrayData(part.images, noisy.labels))
-    identity = fingerprint(clean.fingerprint, kind, rate, seed)
-    return clean._replace(train=parts[0], validation=parts[1], fingerprint=identity)
+    return with_label_noise(cifar100(preset, seed=seed), rate, kind=kind, seed=seed)
 
 
 # --- networks and presets ---------------------------------------------------------------------------------------------
