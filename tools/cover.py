@@ -1,6 +1,6 @@
 """Draw the picture of the landing page: the same images, two networks, two maps. Writes book/_static/cover.png.
 
-Trained for a minute on one CPU thread; committed, because a landing page should not wait for training.
+Trained for half a minute on one CPU thread; committed, because a landing page should not wait for training.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from xai_course.show.style import image_grid
 from xai_course.train import Preset, fit
 
 SHOWN = 5
-PRESET = Preset(epochs=10, batch_size=64, lr=3e-3, schedule="one_cycle", clip_norm=1.0)
-KNOBS = {"q": 1.0, "contrast": 0.4, "amplitude": 0.1, "train": 3000}
+PRESET = Preset(epochs=7, batch_size=64, lr=3e-3, schedule="one_cycle", clip_norm=1.0)
+KNOBS = {"q": 1.0, "contrast": 0.4, "amplitude": 0.1, "train": 1500}
 
 
 def trained(data: Splits) -> CrossEntropy:
