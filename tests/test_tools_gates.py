@@ -212,3 +212,10 @@ def test_a_style_sheet_that_needs_the_network_is_stopped(tmp_path):
     root = site(tmp_path)
     (root / "_build" / "html" / "x.css").write_text("body { background: url('https://example.org/x.png') }")
     assert "x.css: needs https://example.org/x.png" in html.check_all(root)[0]
+
+
+def test_a_link_to_a_page_that_was_not_built_is_found(tmp_path):
+    root = site(tmp_path)
+    page = root / "_build" / "html" / "book" / "intro.html"
+    page.write_text('<a href="theory.html#top">a</a><a href="../notebooks/lab.html">b</a><a href="gone.zip">c</a>')
+    assert html.check_all(root) == ["book/intro.html: a link leads to gone.zip, which is not there"]

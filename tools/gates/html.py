@@ -84,6 +84,13 @@ def alt_texts(page: Page) -> list[str]:
     return found
 
 
+def links_exist(page: Page, path: Path) -> list[str]:
+    """Links within the book, downloads among them, lead to files that were built."""
+    inner = [link for link in page.links if not re.match(r"[a-z]+:|//|#", link, re.I)]
+    targets = {unquote(re.split(r"[?#]", link)[0]) for link in inner}
+    return [f"a link leads to {t}, which is not there" for t in sorted(targets) if not (path.parent / t).exists()]
+
+
 def launch_targets(page: Page, tracked: set[str]) -> list[str]:
     """Launch, edit and source buttons lead to files that git knows."""
     wanted = {unquote(found[1]) for link in page.links if (found := LAUNCH.search(link))}
@@ -112,7 +119,8 @@ def check_all(root: Path) -> list[str]:
     found, tracked = pages_exist(toc, html) + sources_listed(toc, root), tracked_files(root)
     for path in sorted(html.rglob("*.html")):
         if "_static" not in path.parts:
-            problems = check_page(path.read_text("utf-8"), tracked)
+            source = path.read_text("utf-8")
+            problems = check_page(source, tracked) + links_exist(Page(source), path)
             found += [f"{path.relative_to(html)}: {problem}" for problem in dict.fromkeys(problems)]
     for path in sorted(html.rglob("*.css")):
         remote = CSS_REMOTE.findall(path.read_text("utf-8"))
