@@ -184,13 +184,13 @@ def weight_sweep(records: Mapping[float, object], *, metrics: Sequence[str], lab
 
 
 def loss_curves(records: Mapping[str, object], term: str = "cross_entropy"):
-    """One loss term over the epochs, a line per seed, a colour per record."""
+    """One loss term (the total where a record has no such term) over the epochs, a line per seed."""
     import matplotlib.pyplot as plt
 
     with style():
         figure, axis = plt.subplots(figsize=(5.2, 2.6))
         for colour, (title, record) in zip(CYCLE, records.items()):
-            for k, curve in enumerate(record.curves[term]):
+            for k, curve in enumerate(record.curves.get(term, record.curves["total"])):
                 axis.plot(range(1, len(curve) + 1), curve, color=colour, label=title if k == 0 else None)
         axis.set(xlabel="epoch", ylabel=term.replace("_", " "), ylim=(0, None))
         axis.legend()
