@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from xai_course.nets.patch_nets import patch_net
 from xai_course.runs import loss_attention as rows
 from xai_course.runs.loss_attention_parts import Separate, crop_and_flip, enlarged, few
 from xai_course.show import loss_attention as show
+from xai_course.train import fit
 
 BY_NAME = {e.name: e for e in rows.EXPERIMENTS}
 
@@ -69,6 +72,21 @@ def test_every_network_of_the_tables_is_built():
             call = net.votes if hasattr(net, "votes") else net
             assert call(torch.empty(1, 3, size, size, device="meta")).shape[0] == 1
     assert len(built) > 20
+
+
+@pytest.mark.parametrize("item", ["digits", "two_digits"])
+def test_our_rows_train_and_are_measured(item):
+    chosen = [e for e in rows.EXPERIMENTS if e.item == item]
+    splits = chosen[0].data(preset="smoke", seed=0, train=32, validation=16, test=16)
+    for e in chosen:
+        method = e.method(e.net(splits))
+        fit(method, splits.train, replace(e.preset("smoke"), epochs=1, batch_size=16))
+        found = {}
+        for measure in e.measures:
+            found |= measure(method, splits)
+        whole = e.name.endswith(("plain", "routing"))
+        assert set(found) >= set(e.shown[:1] if whole else e.shown), e.name
+        assert all(value == value for value in found.values()), e.name
 
 
 def test_smoke_keeps_a_handful_of_images():
