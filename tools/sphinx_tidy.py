@@ -17,9 +17,15 @@ def setup(app: Sphinx) -> dict:
             if listener.handler.__module__.split(".")[0] == "sphinx_thebe":
                 app.disconnect(listener.id)
     app.connect("config-inited", follow_the_reader)
+    app.connect("autodoc-skip-member", skip_aliases)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def follow_the_reader(app: Sphinx, config: Config) -> None:
     """Light or dark as the reader's system says. Without a default the theme reports an error on the first visit."""
     config.html_context.setdefault("default_mode", "auto")
+
+
+def skip_aliases(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
+    """A named tuple's fields stand in its docstring; Python's own "Alias for field number 0" adds nothing."""
+    return True if (getattr(member, "__doc__", None) or "").startswith("Alias for field number") else None
