@@ -154,6 +154,88 @@ def test_grad_cam_from_a_graph_at_hand():
     logits.sum().backward()
 
 
+# ---- propositions of the chapter ------------------------------------------------------------------------------
+
+
+def test_a_common_map_changes_every_cam_and_no_probability():
+    net, (images, _) = toy(), pictures()
+    features, weight = net.features(images), net.head.weight
+    common = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    logits, shifted = (features.mean((2, 3)) @ w.T + net.head.bias for w in (weight, weight + common))
+    torch.testing.assert_close(shifted.softmax(1), logits.softmax(1))
+    before, after = (class_activation_map(features, w) for w in (weight, weight + common))
+    torch.testing.assert_close(after - before, torch.einsum("d,bdhw->bhw", common, features)[:, None].expand_as(after))
+    assert (after - before).abs().max() > 0.1
+    # the gradient of cross-entropy keeps the sum over the classes, so the mean map is that of the initial weights
+    classes = torch.tensor([0, 1, 2])
+    gradient = torch.autograd.grad(F.cross_entropy(logits, classes), weight)[0]
+    torch.testing.assert_close(gradient.sum(0), torch.zeros_like(gradient[0]), atol=1e-12, rtol=0)
+
+
+def test_what_grad_cam_forgets_is_the_covariance():
+    net, (images, classes) = toy(), pictures()
+    stages = list(net.body)
+    features = stages[1](stages[0](images))
+    logits = net.head(nn.Sequential(*stages[2:])(features).mean((2, 3)))
+    (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), features, retain_graph=True)
+    (signed,) = grad_cam_from(logits, [features], classes, relu=False)
+    centred = [t - t.mean((2, 3), keepdim=True) for t in (gradient, features)]
+    covariance = (centred[0] * centred[1]).mean((2, 3)).sum(1)
+    first_order = (gradient * features).sum(1).mean((1, 2))
+    torch.testing.assert_close(signed.mean((1, 2)), first_order - covariance)
+    assert covariance.norm() > 0.01 * first_order.norm()  # and it is not small
+
+
+def test_grad_cam_cannot_tell_max_from_average_pooling():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(3, 5, 4, 6, generator=generator, dtype=torch.double).requires_grad_()
+    head, classes = nn.Linear(5, 4).double(), torch.tensor([0, 3, 1])
+    maps = [
+        grad_cam_from(head(pooled), [features], classes)[0] for pooled in (features.mean((2, 3)), features.amax((2, 3)))
+    ]
+    torch.testing.assert_close(*maps)
+
+
+def test_weights_of_probabilities_ignore_a_common_map_and_vanish_when_sure():
+    features = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.double).requires_grad_()
+    head, classes = nn.Linear(3, 4).double(), torch.tensor([1, 2])
+    logits = head(features.mean((2, 3)))
+    (ours,) = grad_cam_from(logits.softmax(1), [features], classes, relu=False)
+    p = logits.softmax(1)
+    maps = class_activation_map(features, head.weight)
+    own = maps[torch.arange(2), classes] - torch.einsum("bk,bkhw->bhw", p, maps)
+    torch.testing.assert_close(ours, (p[torch.arange(2), classes][:, None, None] * own / 16).detach())
+    sure = 1000 * nn.functional.one_hot(classes, 4).double() + logits
+    assert grad_cam_from(sure.softmax(1), [features], classes)[0].abs().max() < 1e-12
+    with torch.no_grad():
+        head.weight += 3 * torch.rand(3, dtype=torch.double)
+    (moved,) = grad_cam_from(head(features.mean((2, 3))).softmax(1), [features], classes, relu=False)
+    torch.testing.assert_close(moved, ours)
+
+
+def test_one_class_for_the_whole_batch_behind_batch_norm_gives_zero():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    ).double()
+    images, one, several = torch.randn(8, 3, 6, 6).double(), torch.zeros(8, dtype=torch.int64), torch.arange(8) % 5
+    size = {
+        (name, policy): grad_cam(net, images, classes, ["0"], relu=False, batch_norm=policy).maps[0].abs().max().item()
+        for name, classes in (("one", one), ("several", several))
+        for policy in ("frozen", "keep")
+    }
+    assert size["one", "keep"] < 1e-15 < 1e-3 < min(v for k, v in size.items() if k != ("one", "keep"))
+
+
+def test_receptive_field_of_the_small_network():
+    net, images = toy(), torch.rand(1, 3, 48, 48, dtype=torch.double).requires_grad_()
+    (gradient,) = torch.autograd.grad(net.features(images)[0, :, 6, 6].sum(), images)
+    rows = gradient.abs().sum((0, 1, 3)).nonzero()[:, 0]
+    assert rows[-1] - rows[0] + 1 <= 33
+    strides, dilations = (1, 2, 2, 1, 1), (1, 1, 1, 1, 2)
+    assert 1 + sum(2 * d * torch.tensor(strides[:l]).prod() for l, d in enumerate(dilations)) == 33
+
+
 # ---- trap 1: the second-order term --------------------------------------------------------------------------------
 
 
