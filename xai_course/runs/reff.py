@@ -88,8 +88,6 @@ VARIANTS = {
     "l1_strong": ("L1 to the mask, λ = 1e-2", partial(ReFF, layers=LAYERS, balance=1e-2, penalty="l1")),
     "l2_strong": ("L2 to the mask, λ = 1e-2", partial(ReFF, layers=LAYERS, balance=1e-2, penalty="l2")),
     "mass_strong": ("linear mass (ours), λ = 0.4, stronger than the rule allows", partial(MASS, balance=0.4)),
-    "reff_strong": ("ReFF, λ = 12, stronger than the rule allows", partial(FOCUS, balance=12.0)),
-    "reff_frozen": ("ReFF, all layers, BatchNorm frozen in the maps", partial(FOCUS, batch_norm="frozen")),
 }
 
 
@@ -135,7 +133,7 @@ def _digits() -> list[Experiment]:
             row(f"middle/abn_n{n}", f"middle: ABN, γ = 10, n = {n} per class", data, ABN, small_abn, ABN_LAYERS)
         )
     sweeps = {
-        **{f"p{p}": ({"p": p}, f"p = {p}") for p in (0.02, 0.1)},
+        **{f"p{p}": ({"p": p}, f"p = {p}") for p in (0.02,)},
         **{f"q{q}": ({"q": q}, f"q = {q}") for q in (0.0,)},
         **{f"size{s}": ({"digit_size": s}, f"digits of {s} px") for s in (16,)},
     }
