@@ -39,4 +39,5 @@ def assert_sound(check, right: list, wrong: dict, capsys) -> None:
         assert not check(answer), f"{check.name} accepts a wrong answer: {name}"
         printed = capsys.readouterr().out
         assert "Hint: " in printed and "case “" in printed
+        assert name in cheats or "raised" not in printed, f"{name} fails by an error, not by its answer: {printed}"
         assert not check(answer, quiet=True) and capsys.readouterr().out == ""

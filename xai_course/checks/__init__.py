@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-ASSIGNMENTS = ("cam", "amc")
+ASSIGNMENTS = ("cam", "amc", "hnc", "loss_attention", "minmax", "reff")
 
 
 def __getattr__(name: str):

@@ -23,7 +23,8 @@ class Case:
         name: what is special about it, shown when it fails.
         arguments: positional arguments; float tensors are float64.
         hint: what to look at when this case fails. It must not give the answer away.
-        gradients: positions of the arguments whose gradient (of the summed result) is compared too.
+        gradients: positions of the arguments whose gradient is compared too, of the result's entries added up with the
+            weights 1, 2, 3, ...
     """
 
     name: str
@@ -99,7 +100,8 @@ def _evaluate(function: Callable, case: Case) -> dict[str, object]:
         return found
     wanted = [arguments[position] for position in case.gradients]
     if type(result) is Tensor and result.requires_grad:
-        gradients = torch.autograd.grad(result.sum(), wanted, allow_unused=True)
+        pattern = 1 + torch.arange(result.numel(), dtype=result.dtype).view(result.shape)  # shares add up to a constant
+        gradients = torch.autograd.grad((pattern * result).sum(), wanted, allow_unused=True)
     else:
         gradients = [None] * len(wanted)
     for position, argument, gradient in zip(case.gradients, wanted, gradients, strict=True):
