@@ -175,6 +175,7 @@ def test_figures_draw():
         show.compare(found, ["accuracy", "fgsm_0.1"]),
         show.attack_curves(found, "fgsm", (0.1,)),
         show.costs(n=100),
+        show.chosen_classes(2, torch.randn(5), 1, "abcde"),
     ]
     for figure in figures:
         figure.canvas.draw()

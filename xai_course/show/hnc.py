@@ -223,3 +223,17 @@ def costs(batch: int = 32, n: int = 1000, channels: int = 2048, cells: int = 49)
         axes[0, 1].annotate(f"k = {n * cells / channels:.0f}", (n * cells / channels, 0.3), fontsize=8)
         axes[0, 0].legend()
     return figure
+
+
+def chosen_classes(k: int, logits: Tensor, label: int, names: Sequence[str]):
+    """All logits of one image ``[n]`` as bars, sorted: the label, the k classes the penalty sees, and the rest."""
+    picked = set(topk_negatives(logits[None], torch.tensor([label]), k)[0][0].tolist())
+    order = logits.argsort(descending=True).tolist()
+    colours = [CYCLE[2] if o == label else CYCLE[1] if o in picked else "0.8" for o in order]
+    with style():
+        figure, axes = _axes(1, 1, 4.6, 2.4)
+        axes[0, 0].bar(range(len(order)), logits[order], color=colours)
+        axes[0, 0].axhline(0, color="0.5", lw=0.6)
+        axes[0, 0].set(xticks=range(len(order)), xticklabels=[names[o] for o in order], ylabel="logit")
+        axes[0, 0].set_title(f"label (green), k = {k} strongest absent classes (red), the rest")
+    return figure
