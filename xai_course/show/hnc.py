@@ -73,7 +73,7 @@ def toy(maps: Mapping[str, Tensor]):
             for axis, (title, gradient) in zip(row[2:], gradients.items()):
                 _picture(figure, axis, gradient)
                 axis.set_title(title)
-        axes[0, 1].legend(fontsize=7)
+        axes[0, 1].legend(fontsize=6, loc="upper left", handlelength=1)
     return figure
 
 
@@ -98,7 +98,7 @@ def same_mean(height: float, side: int = 7, mean: float = 1.0):
             _picture(figure, axis, gradient, limit)
             axis.set_title(title)
         axes[0, 4].bar(list(bars), [float(b) for b in bars.values()], color=CYCLE[: len(bars)])
-        axes[0, 4].set(ylim=(0, 6), title="what the penalties charge")
+        axes[0, 4].set(ylim=(0, 11), title="what the penalties charge")
         axes[0, 4].tick_params(axis="x", labelsize=7)
     return figure
 
