@@ -10,7 +10,7 @@ BENCH  := grad-cam torchcam
 UV      = $(V)/bin/uv pip install -q --python $(V)/bin/python
 PIP     = $(V)/bin/python -m pip install -q --disable-pip-version-check
 
-.PHONY: book notebooks look test lint bench links serve set-repo pins clean
+.PHONY: book notebooks assignments look test lint bench links serve set-repo pins clean
 
 book: notebooks
 	@$(PY) -m tools.gates sources executed
@@ -21,6 +21,10 @@ book: notebooks
 
 notebooks: $(READY)
 	@$(PY) -m tools.run_notebooks -j $(JOBS)
+	@$(PY) -m tools.run_notebooks -j $(JOBS) --out _build/masters notebooks/assignments/*.ipynb
+
+assignments: $(READY)                ## student versions, keys and archives into _build/assignments
+	@$(PY) -m xai_course.cli assignments
 
 look: $(READY)                       ## open every built page in a headless browser (skips where there is none)
 	@$(PY) -m tools.screenshots

@@ -24,6 +24,11 @@ def notebook_paths(root: Path = ROOT) -> list[Path]:
     return sorted((root / "notebooks").glob("*.ipynb"))
 
 
+def assignment_paths(root: Path = ROOT) -> list[Path]:
+    """The masters of the assignments, solutions included: executed and checked, never published."""
+    return sorted((root / "notebooks" / "assignments").glob("*.ipynb"))
+
+
 def write_if_changed(path: Path, content: bytes) -> bool:
     """Write only what differs, so that an unchanged file keeps its time stamp and Sphinx does not read it again."""
     if path.is_file() and path.read_bytes() == content:

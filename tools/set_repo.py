@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from tools import ROOT, bootstrap, default_repo, notebook_paths, write_if_changed
+from tools import ROOT, assignment_paths, bootstrap, default_repo, notebook_paths, write_if_changed
 from tools.run_notebooks import code_cells
 
 TEXTS = ("_config.yml", "CITATION.cff", "README.md")
@@ -32,7 +32,8 @@ def set_repo(repo: str, root: Path = ROOT) -> list[str]:
     for path in [root / name for name in TEXTS]:
         if path.is_file() and write_if_changed(path, path.read_text("utf-8").replace(old, repo).encode()):
             changed.append(path.relative_to(root).as_posix())
-    return changed + [p.relative_to(root).as_posix() for p in notebook_paths(root) if set_notebook(p, repo)]
+    notebooks = [*notebook_paths(root), *assignment_paths(root)]
+    return changed + [path.relative_to(root).as_posix() for path in notebooks if set_notebook(path, repo)]
 
 
 def main() -> int:
