@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from xai_course.data.batch import ArrayData, Batch, Splits
+from xai_course.data.textured_digits import textured_digits
 from xai_course.methods.base import Clock, CrossEntropy
 from xai_course.methods.loss_attention import LossAttention
 from xai_course.methods.patch_heads import AttentionPooling, MeanPooling
@@ -77,7 +78,8 @@ def test_every_network_of_the_tables_is_built():
 @pytest.mark.parametrize("item", ["digits", "two_digits"])
 def test_our_rows_train_and_are_measured(item):
     chosen = [e for e in rows.EXPERIMENTS if e.item == item]
-    splits = chosen[0].data(preset="smoke", seed=0, train=32, validation=16, test=16)
+    knobs = {"digit_size": (14, 16), "objects": 1 if item == "digits" else 2}
+    splits = textured_digits(seed=0, train=32, validation=16, test=16, **knobs)
     for e in chosen:
         method = e.method(e.net(splits))
         fit(method, splits.train, replace(e.preset("smoke"), epochs=1, batch_size=16))
