@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--preset", default="smoke", choices=["smoke", "colab", "paper"])
     run.add_argument("--seeds", default=3, type=int, metavar="N", help="seeds 0 .. N-1 (default 3)")
     run.add_argument("--workers", default=1, type=int, help="processes on this machine, one seed each")
+    run.add_argument("--cluster", metavar="ADDRESS", help='run on Ray: an address, "auto", or "local"')
     run.add_argument("--fresh", action="store_true", help="forget finished and interrupted seeds")
     run.add_argument("--progress", action="store_true", help="show a progress bar per epoch (one worker only)")
     run.set_defaults(act=_run)
@@ -60,9 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--assignment", required=True, metavar="NAME")
     grade.add_argument("--masters", default="notebooks/assignments", type=Path)
     grade.add_argument("--out", default="_build/grades", type=Path, help="scores.csv and feedback go below OUT/NAME")
-    grade.add_argument(
-        "--no-sandbox", action="store_true", help="run unguarded: only for your own notebooks"
-    )
+    grade.add_argument("--no-sandbox", action="store_true", help="run unguarded: only for your own notebooks")
     grade.add_argument("--seconds", default=600, type=float, help="wall time per submission (default 600)")
     grade.add_argument("--memory-mb", default=4000, type=float, help="memory per submission (default 4000)")
     grade.set_defaults(act=_grade)
@@ -87,6 +86,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
     chosen = [experiment.name for experiment in matching(options.pattern)]
     settings = {"resume": not options.fresh, "quiet": not options.progress, "workers": options.workers}
+    settings["cluster"] = options.cluster
     for record in sweep(chosen, options.preset, range(options.seeds), **settings):
         shown = "  ".join(f"{name} {metric}" for name, metric in record.metrics.items())
         print(f"{record.experiment} [{record.preset}, {record.seeds_text}]  {shown}", flush=True)

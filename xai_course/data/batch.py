@@ -39,7 +39,7 @@ class Dataset(Protocol):
 
 
 class Splits(NamedTuple):
-    """Disjoint train, validation and test sets of one task. ``fingerprint`` is a hash of everything that decides them."""
+    """Disjoint train, validation and test sets of one task. ``fingerprint`` hashes everything that decides them."""
 
     name: str
     train: Dataset
@@ -67,9 +67,8 @@ class ArrayData:
         single = labels.ndim == 1 and labels.dtype == torch.int64
         multi = labels.ndim == 2 and labels.dtype == torch.float32
         if len(labels) != len(images) or not (single or multi):
-            raise ValueError(
-                f"labels must be [N] int64 or [N, K] float32 with N={len(images)}, got {tuple(labels.shape)} {labels.dtype}"
-            )
+            found = f"{tuple(labels.shape)} {labels.dtype}"
+            raise ValueError(f"labels must be [N] int64 or [N, K] float32 with N={len(images)}, got {found}")
         if masks is not None and (masks.shape != images[:, 0].shape or masks.dtype != torch.bool):
             raise ValueError(f"masks must be {tuple(images[:, 0].shape)} bool, got {tuple(masks.shape)} {masks.dtype}")
         self.images, self.labels, self.masks = images, labels, masks

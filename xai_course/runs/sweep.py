@@ -17,6 +17,7 @@ def sweep(
     seeds: Sequence[int] = (0, 1, 2),
     *,
     workers: int = 1,
+    cluster: str | None = None,
     resume: bool = True,
     quiet: bool = True,
 ) -> Iterator[Record]:
@@ -24,6 +25,8 @@ def sweep(
 
     Args:
         workers: processes, each training one seed at a time on one thread; 1 trains in this process.
+        cluster: address of a Ray cluster ("auto" for the one this machine belongs to, "local" to start one with
+            ``workers`` slots here); all machines must share the cache folder. None uses no cluster.
 
     Raises:
         ValueError: an unknown name or preset, before anything is trained; or no worker.
@@ -37,7 +40,8 @@ def sweep(
     jobs = [(name, preset, seed, resume, quiet) for name in names for seed in seeds]
     finished: dict[str, dict[int, dict]] = defaultdict(dict)
     failed = []
-    for (name, _, seed, *_), result in _work(jobs, workers):
+    engine = _work(jobs, workers) if cluster is None else on_cluster(jobs, workers, cluster)
+    for (name, _, seed, *_), result in engine:
         if isinstance(result, Exception):  # one bad run must not cost the others
             failed.append(f"{name} seed {seed}: {type(result).__name__}: {result}")
             continue
@@ -64,6 +68,33 @@ def _work(jobs: list[tuple], workers: int) -> Iterator[tuple[tuple, dict | Excep
         futures = {pool.submit(_one, job): job for job in jobs}
         for future in as_completed(futures):
             yield futures[future], future.exception() or future.result()
+
+
+def on_cluster(jobs: list[tuple], workers: int, address: str) -> Iterator[tuple[tuple, dict | Exception]]:
+    """The same on Ray (extra ``cluster``). A run whose worker dies is started again and goes on from its checkpoint.
+
+    Raises:
+        RuntimeError: Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise RuntimeError("a cluster needs Ray: pip install 'xai-course[cluster]'") from error
+    local = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    ray.init(address=None if address == "local" else address, log_to_driver=False, **local)
+    try:
+        remote = ray.remote(num_cpus=1, max_retries=5)(_one)
+        waiting = {remote.remote(job): job for job in jobs}
+        while waiting:
+            (ready,), _ = ray.wait(list(waiting), num_returns=1)
+            job = waiting.pop(ready)
+            try:
+                result = ray.get(ready)
+            except Exception as error:
+                result = error
+            yield job, result
+    finally:
+        ray.shutdown()
 
 
 def _one(job: tuple) -> dict:

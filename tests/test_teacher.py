@@ -1,0 +1,57 @@
+"""The teacher's path of the guide: fork, set up, build, collect, grade. Each command of the page is run as printed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "book" / "teachers.md").read_text("utf-8"), re.S)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed (apt-get install bubblewrap)")
+def test_the_commands_of_the_teacher_guide_run_in_this_order(tmp_path):
+    listed = commands()
+    assert [shlex.split(c)[0] for c in listed] == ["git", "cd", "make", "make", ".venv/bin/xai-course"]
+    scripts = Path(sys.executable).parent
+    ready = ["make", f"V={scripts.parent}", "-o", f"{scripts.parent}/.ready"]  # this environment, set up already
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
+
+    def run(command: list[str], where: Path) -> str:
+        done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    clone, course = shlex.split(listed[0]), tmp_path / shlex.split(listed[1])[1]
+    run([*clone[:2], "-q", str(ROOT), clone[3]], tmp_path)
+    shutil.copytree(ROOT / "xai_course", course / "xai_course", dirs_exist_ok=True)  # also what is not committed yet
+    for name in ("Makefile", "_config.yml"):
+        shutil.copy(ROOT / name, course)
+    run([*ready, *shlex.split(listed[2].replace("OWNER/REPO", "some-teacher/some-fork"))[1:]], course)
+    assert "some-teacher/some-fork" in (course / "notebooks" / "assignments" / "cam.ipynb").read_text()
+    run([*ready, *shlex.split(listed[3])[1:]], course)
+
+    built = course / "_build" / "assignments"
+    assert {p.name for p in built.iterdir()} == {p.stem for p in (ROOT / "notebooks" / "assignments").glob("*.ipynb")}
+    handed_in = course / "handed_in"
+    handed_in.mkdir()
+    shutil.copy(built / "cam" / "cam_key.ipynb", handed_in / "able.ipynb")
+    shutil.copy(built / "cam" / "cam.ipynb", handed_in / "absent.ipynb")
+    run([sys.executable, "-m", "xai_course.cli", *shlex.split(listed[4])[1:]], course)
+
+    grades = course / "_build" / "grades" / "cam"
+    rows = {row["student"]: row for row in csv.DictReader((grades / "scores.csv").open())}
+    assert {name: float(row["score"]) for name, row in rows.items()} == {"able": 20, "absent": 0}
+    assert {p.stem for p in (grades / "feedback").iterdir()} == set(rows)
