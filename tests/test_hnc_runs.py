@@ -113,7 +113,7 @@ def tiny(monkeypatch, tmp_path):
 def test_a_clean_row_measures_everything_the_page_quotes(tiny):
     record = runner.run(tiny("hnc/digits/mse_0.1"), seeds=(0,))
     wanted = {"accuracy", "validation_accuracy", "confidence", "positive_peak", "negative_peak", "peak_ratio"}
-    wanted |= {f"fgsm_{e:g}" for e in hnc_digits.EPSILONS} | {"pgd_0.02", "pgd_margin_0.02", "transfer_0.05"}
+    wanted |= {f"fgsm_{e:g}" for e in hnc_digits.EPSILONS} | {"pgd_0.01", "pgd_margin_0.01", "transfer_0.05"}
     assert wanted | {"energy_in_mask", "energy_in_mask_centre"} <= set(record.metrics)
     assert set(record.curves) == {"classification", "hnc", "total"}
 

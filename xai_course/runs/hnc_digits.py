@@ -36,15 +36,15 @@ PENALTIES = {
     "logit": "control: squared logits only",
     "variance": "control: variance only",
 }
-EPSILONS = (0.01, 0.02, 0.05, 0.1)
-ONE_CYCLE = partial(Preset, batch_size=64, lr=3e-3, schedule="one_cycle")
+EPSILONS = (0.005, 0.01, 0.02, 0.05)
+ONE_CYCLE = partial(Preset, batch_size=64, lr=5e-3, schedule="one_cycle")
 CLEAN = {
     "smoke": ONE_CYCLE(epochs=10, limit=1000),
     "colab": ONE_CYCLE(epochs=30),
     "paper": ONE_CYCLE(epochs=60),
 }
 REGIMES = {
-    "heart": ("until learnt by heart", ONE_CYCLE(epochs=30, limit=500)),
+    "heart": ("until learnt by heart", ONE_CYCLE(epochs=20, limit=500)),
     "early": ("stopped before", ONE_CYCLE(epochs=6, limit=1000)),
 }
 
@@ -56,7 +56,7 @@ def digits(preset: str = "smoke", *, seed: int = 0, **knobs) -> Splits:
 
 
 def small(splits: Splits) -> GapClassifier:
-    return small_cnn(len(splits.classes), width=8)
+    return small_cnn(len(splits.classes), width=6)
 
 
 def rows(lambdas: Sequence[float]) -> dict[str, tuple[str, object]]:
@@ -83,7 +83,7 @@ def surrogate(splits: Splits) -> nn.Module:
     kept = _surrogate(splits.fingerprint)
     if "net" not in kept:
         with torch.random.fork_rng(devices=[]):
-            method = CrossEntropy(small_cnn(len(splits.classes), width=8, seed=1_000_003))
+            method = CrossEntropy(small_cnn(len(splits.classes), width=6, seed=1_000_003))
             fit(method, splits.train, CLEAN["smoke"], seed=1_000_003)
         kept["net"] = method.net
     return kept["net"]
@@ -93,9 +93,9 @@ def _clean() -> list[Experiment]:
     measures = (
         clean_accuracy,
         partial(fgsm_accuracy, epsilons=EPSILONS, limit=500),
-        partial(pgd_accuracy, epsilons=EPSILONS[:2], limit=128),
-        partial(pgd_accuracy, epsilons=EPSILONS[:2], objective="margin", limit=128),
-        partial(transfer_accuracy, source=surrogate, epsilons=EPSILONS[1:], limit=500),
+        partial(pgd_accuracy, epsilons=(0.01,), limit=200),
+        partial(pgd_accuracy, epsilons=(0.01,), objective="margin", limit=200),
+        partial(transfer_accuracy, source=surrogate, epsilons=(0.02, 0.05), limit=500),
         map_peaks,
         localisation,
     )
@@ -142,7 +142,7 @@ def _keep_top() -> list[Experiment]:
             partial(HNC, penalty=penalty, balance=0.1, keep_top=k),
             CLEAN,
             (clean_accuracy, partial(fgsm_accuracy, epsilons=EPSILONS, limit=500), map_peaks),
-            shown=("validation_accuracy", "accuracy", "fgsm_0.02", "negative_peak", "peak_ratio"),
+            shown=("validation_accuracy", "accuracy", "fgsm_0.01", "negative_peak", "peak_ratio"),
         )
         for penalty in ("mse", "kd")
         for k in (1, 9)
