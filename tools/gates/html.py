@@ -85,8 +85,8 @@ def alt_texts(page: Page) -> list[str]:
 
 
 def links_exist(page: Page, path: Path) -> list[str]:
-    """Links within the book, downloads among them, lead to files that were built."""
-    inner = [link for link in page.links if not re.match(r"[a-z]+:|//|#", link, re.I)]
+    """Links within the book, and the files that a page loads, lead to files that were built."""
+    inner = [link for link in page.links + page.fetched if not re.match(r"[a-z]+:|//|#", link, re.I)]
     targets = {unquote(re.split(r"[?#]", link)[0]) for link in inner}
     return [f"a link leads to {t}, which is not there" for t in sorted(targets) if not (path.parent / t).exists()]
 
