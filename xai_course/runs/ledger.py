@@ -26,6 +26,8 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class Entry:
+    """One row of the ledger; ``code`` and ``test`` hold names separated by semicolons."""
+
     paper: str
     kind: str
     where: str
