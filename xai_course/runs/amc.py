@@ -37,6 +37,7 @@ DIGITS = {
     "amc_w10": AMC_10,
     "amc_w100": AMC_100,
     "amc_w100_true": AMC_100_TRUE,
+    "amc_w100_late": ("+ AMC-Loss, weight 100, from epoch 6", partial(AmcLoss, w_max=100.0, start_epoch=6)),
 }
 TABLE_1 = {
     "mnist": ("MNIST", mnist, ("99.63 ± 0.01", "99.65 ± 0.01", "99.66 ± 0.01")),
