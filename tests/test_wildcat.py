@@ -156,6 +156,20 @@ def test_printed_parameter_counts(depth, deep, c, trunk, head):
     assert maps.shape == (1, c, 15, 15) and logits.shape == (1, c)
 
 
+@pytest.mark.parametrize("reach", [9, 17, 33])
+def test_reach_is_the_receptive_field(reach):
+    """The pixels that one cell in the middle depends on span exactly ``reach``."""
+    trunk, channels = small_trunk(2, reach=reach)
+    images = torch.rand(1, 3, 64, 64, requires_grad=True)
+    maps = trunk.eval()(images)
+    assert maps.shape == (1, channels, 16, 16)
+    for p in trunk.parameters():
+        torch.nn.init.constant_(p, 0.1)  # positive weights: no path cancels
+    trunk(images)[0, 0, 8, 8].backward()
+    rows = images.grad.abs().sum((0, 1, 3)).nonzero()
+    assert int(rows.max() - rows.min()) + 1 == reach
+
+
 def test_shared_or_separate():
     (trunk, d), (other, _) = small_trunk(2), small_trunk(2)
     heads = minmax_head(d, 3), minmax_head(d, 3)
@@ -181,6 +195,7 @@ def test_grey_images_refused(images, hint):
 @pytest.mark.parametrize("call, match", [
     (lambda: minmax_head(4, 1), "classes"), (lambda: AttentionHead(4, 1), "classes"), (lambda: LsePool(0), "sharpness"),
     (lambda: MapHead(4, 2, nn.Identity(), modalities=0), "modalities"), (lambda: WildcatPool(dropout=1.0), "dropout"),
+    (lambda: small_trunk(reach=10), "reach"),
     (lambda: resnet_trunk(19), "depth"), (lambda: resnet_trunk(18, weights="DEFAULT"), "deep_stem=False"),
 ])  # fmt: skip
 def test_bad_arguments(call, match):

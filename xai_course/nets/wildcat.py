@@ -244,9 +244,19 @@ def minmax_head(inputs: int, classes: int, *, dropout: float = 0.0, modalities: 
     return MapHead(inputs, classes, WildcatPool(0.09, 0.09, 0.0, dropout), modalities)
 
 
-def small_trunk(width: int = 16, channels: int = 3) -> tuple[nn.Module, int]:
-    """The body of `small_cnn` (8x8 maps from 32x32 images) and its number of channels."""
-    return small_cnn(2, channels=channels, width=width).body, 4 * width
+REACHES = {9: 3, 17: 4, 33: 5}  # receptive field of the last maps: stages of small_cnn
+
+
+def small_trunk(width: int = 16, channels: int = 3, reach: int = 33) -> tuple[nn.Module, int]:
+    """The body of `small_cnn` or its first stages, 8x8 maps from 32x32 images, and its number of channels.
+
+    Args:
+        reach: receptive field of the last maps in pixels: 9, 17 or 33. A cell that sees the whole digit can answer from
+            anywhere; one that sees little must lie on what it recognises.
+    """
+    if reach not in REACHES:
+        raise ValueError(f"reach must be one of {', '.join(map(str, REACHES))}, got {reach}")
+    return small_cnn(2, channels=channels, width=width).body[: REACHES[reach]], 4 * width
 
 
 def resnet_trunk(depth: int = 101, *, deep_stem: bool = True, weights: str | None = None) -> tuple[nn.Module, int]:

@@ -20,16 +20,17 @@ from ..train import Preset, fit
 from .experiment import Experiment
 
 PRESETS = {
-    "smoke": Preset(8, 32, lr=0.01, schedule="one_cycle"),
-    "colab": Preset(20, 128, lr=0.01, schedule="one_cycle"),
-    "paper": Preset(40, 128, lr=0.01, schedule="one_cycle"),
+    "smoke": Preset(8, 32, lr=0.03, schedule="one_cycle"),
+    "colab": Preset(20, 128, lr=0.03, schedule="one_cycle"),
+    "paper": Preset(40, 128, lr=0.03, schedule="one_cycle"),
 }
 NUCLEI_PRESETS = {
-    "smoke": Preset(10, 10, lr=0.01, schedule="one_cycle"),
-    "colab": Preset(40, 16, lr=0.01, schedule="one_cycle"),
+    "smoke": Preset(10, 10, lr=0.03, schedule="one_cycle"),
+    "colab": Preset(40, 16, lr=0.03, schedule="one_cycle"),
 }
 ON_NUCLEI = ("all_ones", "random", "cam_avg", "wildcat_ours", "u0", "u4", "unet")
-WIDTH = 8
+trunk = partial(small_trunk, 8)
+REACH = 17  # pixels that a cell of the maps sees; 33 is the whole digit
 SHOWN = ("error", "f1_plus", "f1_minus", "chosen_plus", "chosen_minus", "chosen_mean")
 
 
@@ -40,22 +41,22 @@ def digits(preset: str = "smoke", *, seed: int = 0, **knobs) -> Splits:
 
 
 def pooled(splits: Splits, *, head: str) -> Localiser:
-    trunk, channels = small_trunk(WIDTH)
-    return Localiser(trunk, HEADS[head](channels, len(splits.classes)))
+    body, channels = trunk(reach=REACH)
+    return Localiser(body, HEADS[head](channels, len(splits.classes)))
 
 
-def same_head(splits: Splits) -> Localiser:
+def same_head(splits: Splits, *, reach: int = REACH) -> Localiser:
     """M on its own: WILDCAT with Min-Max's own pooling, so that only the entropies and the erasing differ."""
-    trunk, channels = small_trunk(WIDTH)
-    return Localiser(trunk, minmax_head(channels, len(splits.classes)))
+    body, channels = trunk(reach=reach)
+    return Localiser(body, minmax_head(channels, len(splits.classes)))
 
 
-def pair(splits: Splits, *, shared: bool = True, roles: bool = False) -> LocaliserClassifier:
+def pair(splits: Splits, *, shared: bool = True, roles: bool = False, reach: int = REACH) -> LocaliserClassifier:
     """M and C; ``roles`` keeps the running statistics of whole and masked images apart."""
-    trunk, channels = small_trunk(WIDTH)
-    other = None if shared else small_trunk(WIDTH)[0]
+    body, channels = trunk(reach=reach)
+    other = None if shared else trunk(reach=reach)[0]
     heads = [minmax_head(channels, len(splits.classes)) for _ in range(2)]
-    net = LocaliserClassifier(trunk, *heads, classifier_trunk=other)
+    net = LocaliserClassifier(body, *heads, classifier_trunk=other)
     return norms_by_role(net) if roles else net
 
 
@@ -63,19 +64,19 @@ def pretrained(splits: Splits, *, alone: bool = False) -> nn.Module:
     """A trunk that can already classify: trained on other images of the same kind, as ImageNet is for birds."""
     from torch.random import fork_rng
 
-    trunk, channels = small_trunk(WIDTH)
+    body, channels = trunk(reach=REACH)
     classes = len(splits.classes)
     with fork_rng(devices=[]):
-        method = PooledMaps(Localiser(trunk, HEADS["cam_avg"](channels, classes)))
+        method = PooledMaps(Localiser(body, HEADS["cam_avg"](channels, classes)))
         fit(method, digits("smoke", seed=1000).train, PRESETS["smoke"], seed=1000)
-    trunk = trunk.cpu()
+    body = body.cpu()
     if alone:
-        return Localiser(trunk, minmax_head(channels, classes))
-    return norms_by_role(LocaliserClassifier(trunk, minmax_head(channels, classes), minmax_head(channels, classes)))
+        return Localiser(body, minmax_head(channels, classes))
+    return norms_by_role(LocaliserClassifier(body, minmax_head(channels, classes), minmax_head(channels, classes)))
 
 
 def unet(splits: Splits) -> UNet:
-    return UNet(width=WIDTH, levels=3)
+    return UNet(width=8, levels=3)
 
 
 def nothing(splits: Splits) -> nn.Module:
@@ -118,7 +119,6 @@ VARIANTS = {
     "u4": ("u = 4, statistics per role", ROLES, partial(MinMax, erasing=DEEP)),
     "separate": ("u = 0, separate trunks", partial(ROLES, shared=False), MinMax),
     "attached": ("u = 0, attached mask (ours)", ROLES, partial(MinMax, mask=ATTACHED)),
-    "attached_u4": ("u = 4, attached mask (ours)", ROLES, partial(MinMax, mask=ATTACHED, erasing=DEEP)),
     "batch": ("u = 0, T stretched over the batch", ROLES, partial(MinMax, mask=MaskRule(over="batch"))),
     "literal": ("u = 0, T not stretched", ROLES, partial(MinMax, mask=MaskRule(over="none"))),
     "label_u4": ("u = 4, trust: label only", ROLES, partial(MinMax, erasing=replace(DEEP, rule="label"))),
@@ -129,6 +129,22 @@ VARIANTS = {
 }
 WHY = (
     *(row("why", name, title, net, method, OURS) for name, (title, net, method) in VARIANTS.items()),
+    *(
+        part
+        for reach in (9, 33)
+        for part in (
+            row(
+                "why",
+                f"reach{reach}_m",
+                f"M alone, cells see {reach} pixels",
+                partial(same_head, reach=reach),
+                PooledMaps,
+            ),
+            row(
+                "why", f"reach{reach}_u0", f"u = 0, cells see {reach} pixels", partial(ROLES, reach=reach), MinMax, OURS
+            ),
+        )
+    ),
     row("why", "pretrained_m", "M alone, pre-trained trunk", partial(pretrained, alone=True), PooledMaps),
 )
 
