@@ -44,7 +44,7 @@ CLEAN = {
     "paper": ONE_CYCLE(epochs=60),
 }
 REGIMES = {
-    "heart": ("until learnt by heart", ONE_CYCLE(epochs=20, limit=500)),
+    "heart": ("until learnt by heart", ONE_CYCLE(epochs=30, limit=500)),
     "early": ("stopped before", ONE_CYCLE(epochs=6, limit=1000)),
 }
 
@@ -101,8 +101,8 @@ def _clean() -> list[Experiment]:
     )
     shown = (
         "accuracy",
-        "fgsm_0.02",
-        "pgd_margin_0.02",
+        "fgsm_0.01",
+        "pgd_margin_0.01",
         "transfer_0.05",
         "negative_peak",
         "peak_ratio",
