@@ -19,6 +19,7 @@ import yaml
 from tools import BUILD, ROOT, default_repo, write_if_changed
 from tools.fences import expand
 from tools.gates.html import toc_entries
+from tools.glossary import link_terms, terms
 
 OUT = BUILD / "staged"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -99,10 +100,11 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
     files["_toc.yml"] = (ROOT / "_toc.yml").read_bytes()
     listed = set(toc_entries(yaml.safe_load(files["_toc.yml"])))
     problems: list[str] = []
+    known = terms((ROOT / "book" / "glossary.md").read_text("utf-8"))
     for path in sorted((ROOT / "book").rglob("*")):
         name = path.relative_to(ROOT).as_posix()
         if path.suffix == ".md" and name.removesuffix(".md") in listed:
-            text, wrong = expand(name, path.read_text("utf-8"))
+            text, wrong = expand(name, link_terms(name, path.read_text("utf-8"), known))
             files[name] = text.encode()
             problems += wrong
         elif path.suffix != ".md" and path.is_file():

@@ -1,0 +1,42 @@
+"""Glossary terms linked at staging time: the first mention on a page leads to the glossary, later ones stay plain."""
+
+from __future__ import annotations
+
+import re
+
+UNLINKED = {"book/glossary.md", "book/api.md", "book/bibliography.md", "book/ledger.md", "book/notation.md"}
+COMMON = {"attention", "bag", "control", "dummy", "explanation", "margin", "seed"}  # everyday words: a link would only disturb
+PLAIN_TEXT = re.compile(
+    r"^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)[ \t]*$"  # code, and directives written with backticks
+    r"|^:{3,}[^\n]*|^:[\w-]+:[^\n]*|^\([\w:.-]+\)=[^\n]*"  # a directive's first and last line, its options, targets
+    r"|^#[^\n]*|^[ \t]*\|[^\n]*|^\S[^\n]*\n(?=: )"  # headings, tables, terms of a definition list
+    r"|\$\$.*?\$\$|\$[^$]+\$|\\begin\{(?P<env>\w+\*?)\}.*?\\end\{(?P=env)\}"  # formulas
+    r"|(?:\{[\w:-]+\})?(?P<ticks>`+).+?(?P=ticks)"  # code and roles
+    r"|!?\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])?|<[^>\n]+>|https?://\S+",  # links, tags
+    re.M | re.S,
+)
+
+
+def terms(glossary: str) -> list[str]:
+    """The terms of the glossary's source, longest first, so that a longer term wins over one inside it."""
+    block = re.search(r"```\{glossary\}\n(.*?)^```", glossary, re.M | re.S)
+    found = re.findall(r"^(\S.*)$", block[1], re.M) if block else []
+    return sorted((term for term in found if term not in COMMON), key=len, reverse=True)
+
+
+def link_terms(name: str, text: str, known: list[str]) -> str:
+    """The page with the first plain mention of each term linked; code, formulas, links and headings stay."""
+    if name in UNLINKED or not known:
+        return text
+    left = {term.lower(): term for term in known}
+    words = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, known)) + r")(s?)(?![\w-])", re.I)
+
+    def link(match: re.Match) -> str:
+        term = left.pop(match[1].lower(), None)
+        return match[0] if term is None else f"{{term}}`{match[0]} <{term}>`"
+
+    parts, at = [], 0
+    for special in PLAIN_TEXT.finditer(text):
+        parts += [words.sub(link, text[at : special.start()]), special[0]]
+        at = special.end()
+    return "".join([*parts, words.sub(link, text[at:])])
