@@ -164,12 +164,12 @@ PAGE_FAULTS = {
 
 
 def test_a_sound_page_passes():
-    assert html.check_page(PAGE, TRACKED) == []
+    assert html.check_page(html.Page(PAGE), TRACKED) == []
 
 
 @pytest.mark.parametrize("fault", PAGE_FAULTS)
 def test_a_broken_page_is_stopped(fault):
-    assert PAGE_FAULTS[fault] in "\n".join(html.check_page(PAGE + fault, TRACKED))
+    assert PAGE_FAULTS[fault] in "\n".join(html.check_page(html.Page(PAGE + fault), TRACKED))
 
 
 TOC = """format: jb-book

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 
 UNLINKED = {"book/glossary.md", "book/api.md", "book/bibliography.md", "book/ledger.md", "book/notation.md"}
-COMMON = {"attention", "bag", "control", "dummy", "explanation", "margin", "seed"}  # everyday words: a link would only disturb
+COMMON = {
+    "attention",
+    "bag",
+    "control",
+    "dummy",
+    "explanation",
+    "margin",
+    "seed",
+}  # everyday words: a link would only disturb
 PLAIN_TEXT = re.compile(
     r"^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)[ \t]*$"  # code, and directives written with backticks
     r"|^:{3,}[^\n]*|^:[\w-]+:[^\n]*|^\([\w:.-]+\)=[^\n]*"  # a directive's first and last line, its options, targets

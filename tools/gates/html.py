@@ -107,9 +107,8 @@ def tracked_files(root: Path) -> set[str]:
     }
 
 
-def check_page(source: str, tracked: set[str]) -> list[str]:
-    """Every gate on one page."""
-    page = Page(source)
+def check_page(page: Page, tracked: set[str]) -> list[str]:
+    """Every gate that needs nothing but the page."""
     return offline(page) + alt_texts(page) + launch_targets(page, tracked)
 
 
@@ -119,8 +118,8 @@ def check_all(root: Path) -> list[str]:
     found, tracked = pages_exist(toc, html) + sources_listed(toc, root), tracked_files(root)
     for path in sorted(html.rglob("*.html")):
         if "_static" not in path.parts:
-            source = path.read_text("utf-8")
-            problems = check_page(source, tracked) + links_exist(Page(source), path)
+            page = Page(path.read_text("utf-8"))
+            problems = check_page(page, tracked) + links_exist(page, path)
             found += [f"{path.relative_to(html)}: {problem}" for problem in dict.fromkeys(problems)]
     for path in sorted(html.rglob("*.css")):
         remote = CSS_REMOTE.findall(path.read_text("utf-8"))
