@@ -92,10 +92,10 @@ def surrogate(splits: Splits) -> nn.Module:
 def _clean() -> list[Experiment]:
     measures = (
         clean_accuracy,
-        partial(fgsm_accuracy, epsilons=EPSILONS, limit=500),
-        partial(pgd_accuracy, epsilons=(0.01,), limit=200),
-        partial(pgd_accuracy, epsilons=(0.01,), objective="margin", limit=200),
-        partial(transfer_accuracy, source=surrogate, epsilons=(0.02, 0.05), limit=500),
+        partial(fgsm_accuracy, epsilons=EPSILONS, limit=400),
+        partial(pgd_accuracy, epsilons=(0.01,), limit=100),
+        partial(pgd_accuracy, epsilons=(0.01,), objective="margin", limit=100),
+        partial(transfer_accuracy, source=surrogate, epsilons=(0.02, 0.05), limit=400),
         map_peaks,
         localisation,
     )
@@ -141,7 +141,7 @@ def _keep_top() -> list[Experiment]:
             small,
             partial(HNC, penalty=penalty, balance=0.1, keep_top=k),
             CLEAN,
-            (clean_accuracy, partial(fgsm_accuracy, epsilons=EPSILONS, limit=500), map_peaks),
+            (clean_accuracy, partial(fgsm_accuracy, epsilons=EPSILONS, limit=400), map_peaks),
             shown=("validation_accuracy", "accuracy", "fgsm_0.01", "negative_peak", "peak_ratio"),
         )
         for penalty in ("mse", "kd")
