@@ -37,6 +37,11 @@ def test_setup_says_one_line_and_returns_what_it_said(capsys):
     assert said.count("\n") == 1 and found.profile in said and found.budget in said and said.startswith("device: ")
 
 
+def test_a_notebook_does_not_show_the_value_a_second_time(capsys):
+    found = colab.Setup("cpu", "smoke", "2 min")
+    assert found._ipython_display_() is None and capsys.readouterr().out == ""
+
+
 def test_setup_loads_no_plotting_library():
     program = "import sys, xai_course; xai_course.setup(); print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -8,7 +8,7 @@ import sys
 from typing import NamedTuple
 
 PROFILES = ("smoke", "colab", "paper")
-BUDGETS = {"smoke": "2 minutes and 2 GB of memory", "colab": "30 minutes and 8 GB on the GPU", "paper": "hours to days"}
+BUDGETS = {"smoke": "2 min, 2 GB", "colab": "30 min, 8 GB on the GPU", "paper": "hours to days"}  # of one lab
 
 
 class Setup(NamedTuple):
@@ -17,6 +17,9 @@ class Setup(NamedTuple):
     device: str
     profile: str
     budget: str
+
+    def _ipython_display_(self) -> None:
+        """Nothing: the line is printed already, and the first cell of a notebook ends with this value."""
 
 
 def device() -> str:
@@ -44,7 +47,7 @@ def profile(name: str = "auto") -> str:
 def setup(name: str = "auto") -> Setup:
     """Say in one line what this machine offers. Installs, mounts, downloads and asks nothing."""
     found = Setup(device(), profile(name), BUDGETS[profile(name)])
-    print(f"device: {_describe(found.device)} | profile: {found.profile} | budget of a lab: {found.budget}")
+    print(f"device: {_describe(found.device)} | profile: {found.profile} | time and memory: {found.budget}")
     _quiet_figures()
     return found
 
@@ -56,7 +59,7 @@ def _describe(where: str) -> str:
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         return f"{torch.cuda.get_device_name(0)}, {memory:.0f} GB"
     threads = torch.get_num_threads()
-    return f"{where}, {threads} thread{'s' if threads > 1 else ''} of {os.cpu_count()}"
+    return f"{where}, {threads} of {os.cpu_count()} threads"
 
 
 def _quiet_figures() -> None:
