@@ -35,7 +35,7 @@ def step(parameters: list[Tensor], loss: Callable[[], Tensor], repeats: int = 1)
         loss().backward()
 
 
-def heads(images: int = 4) -> dict:
+def heads(images: int = 2) -> dict:
     """The paper's head, 9x9 convolution included, on the 512-channel map of a 32-pixel image."""
     torch.manual_seed(0)
     net = PatchNet(nn.Sequential(), 512, 10)
@@ -55,7 +55,7 @@ def total(method, batch: Batch) -> Tensor:
     return next(iter(method.losses(batch, Clock())))["total"]
 
 
-def capsule_layers(images: int = 4) -> dict[str, dict]:
+def capsule_layers(images: int = 2) -> dict[str, dict]:
     """Both capsule layers of the paper: 16 units of 9x9, 128 units of 1x1."""
     torch.manual_seed(0)
     cases = {}
@@ -115,12 +115,12 @@ def training_steps() -> dict:
 
 def main() -> None:
     torch.set_num_threads(1)
-    cases = {"head": interleave(heads(), "mean-pooling", rounds=11)}
-    print(table("head on 512x32x32 maps, 4 images", cases["head"]))
+    cases = {"head": interleave(heads(), "mean-pooling", rounds=7, warmup=1)}
+    print(table("head on 512x32x32 maps, 2 images", cases["head"]))
     for name, candidates in capsule_layers().items():
-        cases[name] = interleave(candidates, "fused", rounds=11)
+        cases[name] = interleave(candidates, "fused", rounds=7, warmup=1)
         print(table(name, cases[name]))
-    cases["training step"] = interleave(training_steps(), "equations literally", rounds=11)
+    cases["training step"] = interleave(training_steps(), "equations literally", rounds=7, warmup=1)
     print(table("training step of the small network, 64 images", cases["training step"]))
     save(RESULT, "CPU, one thread", cases)
 
