@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xai_course.data.batch import ArrayData, Batch
+from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.measure.memory import saved_activations
 from xai_course.methods import minmax as mm
 from xai_course.methods.base import Clock
-from xai_course.methods.erasing import Erasing, decay, erase, frozen_statistics, mined, sample_trust
-from xai_course.methods.minmax import MaskRule, MinMax
+from xai_course.methods.erasing import Erasing, decay, erase, frozen_statistics, mined, mining, sample_trust
+from xai_course.methods.minmax import MaskRule, MinMax, answers
 from xai_course.nets.role_norm import norms_by_role, statistics_gap
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
 from xai_course.train import Preset, fit
@@ -447,6 +447,31 @@ def test_mined_counts():
     assert [lax[f"accepted_{t}"] for t in range(4)] == [100] * 4
     assert lax["f1_plus_0"] == strict["f1_plus_0"] and strict["accepted_3"] <= strict["accepted_1"] <= 100
     assert set(lax) == {f"{name}_{t}" for name in ("accepted", "f1_plus", "f1_minus") for t in range(4)}
+
+
+def test_answers_and_mining_are_what_they_say():
+    """Accuracies of M on X, of C on X+ and X-; every rule's mining beside each other; mode and statistics untouched."""
+    method = MinMax(norms_by_role(network(2, double=False))).train()
+    batch = some_batch(images=10)
+    data = ArrayData(batch.images.float(), batch.labels, torch.zeros(10, 16, 16, dtype=torch.bool))
+    splits = Splits("toy", data, data, data, ("a", "b", "c"), "")
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    found, dug = answers(method, splits, size=4), mining(method, splits)
+    assert method.training and all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+    method.eval()
+    with torch.no_grad():
+        images = mm.scaled(data.images)
+        mask, own = method.locate(images)
+        inside, outside = (method.judge(x, role) for role, x in enumerate(mm.split_image(images, mask), 1))
+    right = lambda logits: 100 * (logits.argmax(1) == data.labels).float().mean().item()  # noqa: E731
+    assert [found[k] for k in ("localiser", "inside", "outside")] == pytest.approx(
+        [right(own), right(inside), right(outside)]
+    )
+    gap = 100 * (1 - mm.conditional_entropy(outside).mean().item() / math.log(3))
+    assert found["outside_gap"] == pytest.approx(gap, abs=1e-3) and 0 <= found["mixed"] <= 100
+    assert (
+        dug["none_accepted_4"] == 100 and dug["paper_accepted_1"] <= dug["label_accepted_1"] <= dug["paper_accepted_0"]
+    )
 
 
 def test_training_lowers_equation_9():
