@@ -93,6 +93,7 @@ class Browser:
 
     def view(self, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
         """Set the window's size in CSS pixels and the reader's preferred colours, for pages opened after this."""
+        self.call("Page.navigate", url="about:blank")  # or the last page's scroll and zoom leak into the next picture
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
