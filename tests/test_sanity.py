@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from xai_course.data.batch import ArrayData, Splits
-from xai_course.measure.localisation import localisation
+from xai_course.data.batch import ArrayData
 from xai_course.measure.sanity import (
     cascade,
     lambda_zero_equals_baseline,
@@ -22,11 +21,12 @@ from xai_course.measure.sanity import (
     ssim,
     training_gap,
     untrained,
-    untrained_control,
     weight_randomisation,
 )
 from xai_course.methods.base import Clock, CrossEntropy
 from xai_course.nets.convnets import small_cnn
+from xai_course.runs.looking import Untrained
+from xai_course.train import Preset, fit
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
 
@@ -96,16 +96,10 @@ def test_untrained_is_another_network_with_fresh_statistics():
     assert torch.equal(fresh.net.head.weight, untrained(method, seed=5).net.head.weight)
 
 
-def test_untrained_control_is_named():
-    images = data(6)
-    splits = Splits(
-        "x", *[ArrayData(images.images, images.labels, images.images[:, 0] > 0.7)] * 3, tuple("0123456789"), "x"
-    )
-    method = CrossEntropy(small_cnn(width=2, seed=0))
-    scores = untrained_control(method, splits, seed=3)
-    assert set(scores) == {"energy_in_mask_untrained", "pointing_untrained", "iou_untrained"}
-    want = localisation(untrained(method, seed=3), splits)["energy_in_mask"]
-    assert scores["energy_in_mask_untrained"] == want
+def test_the_untrained_row_of_the_chapter_learns_nothing():
+    method, start = Untrained(small_cnn(width=2, seed=0)), small_cnn(width=2, seed=0).state_dict()
+    fit(method, data(), Preset(epochs=2, batch_size=4, lr=0.1))
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(method.net.state_dict().values(), start.values()))
 
 
 def test_global_generator_is_left_alone():

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ..data.batch import ArrayData, Batch, Splits
-from .localisation import evaluating, localisation
+from ..data.batch import ArrayData, Batch
+from .localisation import evaluating
 
 
 def cascade(net: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
@@ -36,7 +36,11 @@ def cascade(net: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
 
 
 def untrained(module: nn.Module, seed: int = 0) -> nn.Module:
-    """A copy with every layer re-initialised, BatchNorm statistics included: the control for the architecture alone."""
+    """A copy with every layer re-initialised, BatchNorm statistics included: the control for the architecture alone.
+
+    One untrained network is no control: its filters happen to answer to light or to dark, and its scores vary far more
+    over ``seed`` than a trained network's. Take several.
+    """
     fresh = copy.deepcopy(module)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -67,12 +71,6 @@ def weight_randomisation(method, images: Tensor, classes: Tensor, seed: int = 0)
         correlation, similarity = rank_correlation(maps, trained).mean(), ssim(maps, trained).mean()
         rows.append({"layer": name, "rank_correlation": float(correlation), "ssim": float(similarity)})
     return rows
-
-
-def untrained_control(method, splits: Splits, seed: int = 0) -> dict[str, float]:
-    """Localisation scores of the same architecture before training, as ``energy_in_mask_untrained`` and so on."""
-    scores = localisation(untrained(method, seed), splits)
-    return {f"{name}_untrained": scores[name] for name in ("energy_in_mask", "pointing", "iou") if name in scores}
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from ..maps import grad_cam, normalise
 from ..measure.localisation import iou_at
 from .style import CYCLE, MAP_COLOURS, draw, image_grid, style
 
-SCORES = {"energy_in_mask": "energy in the mask", "pointing": "pointing game", "iou": "IoU at the validation threshold"}
+SCORES = {"energy_in_mask": "energy in the mask", "pointing": "pointing game", "iou": "IoU"}
 
 
 def same_image_two_maps(images: Tensor, maps: Mapping[str, Tensor]):
@@ -64,25 +64,28 @@ def threshold_frame(images: Tensor, maps: Tensor, masks: Tensor, level: float):
     return figure
 
 
-def scores_beside_trivial(results: Mapping[str, Mapping[str, float]], trivial: Sequence[str], scores=SCORES):
+def scores_beside_trivial(results: Mapping[str, dict | list[dict]], trivial: Sequence[str], scores=SCORES):
     """One panel for each score: a dot per network, a grey dot per trivial map.
 
     Args:
-        results: network to the dictionary that `measure.localisation.localisation` returns.
+        results: name to what `measure.localisation.localisation` returns, or to a list of that for several networks.
         trivial: suffixes to draw, for example ``("whole", "centre")``; they are taken from the first network.
     """
     import matplotlib.pyplot as plt
 
-    first = next(iter(results.values()))
+    several = {name: found if isinstance(found, list) else [found] for name, found in results.items()}
+    first = next(iter(several.values()))[0]
     names = [*results, *(f"{name} (trivial)" for name in trivial)]
     with style():
-        figure, axes = plt.subplots(1, len(scores), figsize=(7.2, 0.28 * len(names) + 0.7), sharey=True)
+        figure, axes = plt.subplots(1, len(scores), figsize=(5.8, 0.28 * len(names) + 0.7), sharey=True)
         for axis, (key, title) in zip(axes, scores.items()):
-            values = [r[key] for r in results.values()] + [first[f"{key}_{name}"] for name in trivial]
-            colours = [CYCLE[0]] * len(results) + ["0.55"] * len(trivial)
-            axis.hlines(range(len(names)), 0, values, color="0.85", lw=1)
-            axis.scatter(values, range(len(names)), c=colours, s=28, zorder=3)
-            axis.set(title=title, xlim=(0, 1), yticks=range(len(names)), yticklabels=names)
+            values = [[r[key] for r in found] for found in several.values()]
+            values += [[first[f"{key}_{name}"]] for name in trivial]
+            for at, dots in enumerate(values):
+                axis.hlines(at, 0, max(dots), color="0.85", lw=1)
+                colour = CYCLE[0] if at < len(several) else "0.55"
+                axis.scatter(dots, [at] * len(dots), color=colour, s=28 if len(dots) == 1 else 14, zorder=3)
+            axis.set(title=title, xlim=(0, 1), xticks=(0, 0.5, 1), yticks=range(len(names)), yticklabels=names)
         axes[0].invert_yaxis()
         plt.close(figure)
     return figure
@@ -93,7 +96,7 @@ def randomisation_curves(curves: Mapping[str, Sequence[dict]], score: str = "ran
     import matplotlib.pyplot as plt
 
     with style():
-        figure, axis = plt.subplots(figsize=(6.4, 2.6))
+        figure, axis = plt.subplots(figsize=(5.4, 2.6))
         for i, (name, rows) in enumerate(curves.items()):
             axis.plot([row[score] for row in rows], marker="os^D"[i % 4], ms=4, label=name)
         layers = [row["layer"] or "none" for row in next(iter(curves.values()))]
