@@ -1,0 +1,54 @@
+"""Does a confidence of 0.8 mean right in 80 of 100 cases? Expected calibration error."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..data.batch import Splits, batches
+from .localisation import evaluating
+
+
+def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
+    r"""Mean gap between confidence and accuracy over equally wide bins (Naeini et al. 2015; Guo et al. 2017).
+
+    .. math:: \sum_b \frac{n_b}{N} \bigl| \mathrm{accuracy}_b - \mathrm{confidence}_b \bigr|
+
+    Args:
+        confidence: ``[N]`` in [0, 1], probability of the predicted class.
+        right: ``[N]`` bool, whether the prediction is right.
+        bins: number of bins; bin b holds confidences in ``[b/bins, (b+1)/bins)``, the last one 1 as well.
+
+    Returns:
+        In [0, 1]. It depends on the number of bins and, with few images, is biased upwards: compare methods on the same
+        images only.
+
+    Raises:
+        ValueError: shapes that differ, no image, a confidence outside [0, 1], or no bin.
+    """
+    if confidence.ndim != 1 or confidence.shape != right.shape or not len(right):
+        raise ValueError(
+            f"confidence and right must both be [N] with N >= 1, got {tuple(confidence.shape)} and {tuple(right.shape)}"
+        )
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    if not 0 <= float(confidence.min()) <= float(confidence.max()) <= 1:
+        raise ValueError(f"confidence must lie in [0, 1], got {confidence.min():g}..{confidence.max():g}")
+    edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype)[1:-1]
+    place = torch.bucketize(confidence.contiguous(), edges, right=True)
+    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, right.double() - confidence.double())
+    return float(gap.abs().sum() / len(right))
+
+
+@torch.no_grad()
+def calibration(method, splits: Splits, *, bins: int = 15) -> dict[str, float]:
+    """``ece`` on the test split, ``confidence``: mean probability of the predicted class. Single-label data."""
+    confidence, right = [], []
+    device = next(method.parameters()).device
+    with evaluating(method):
+        for batch in batches(splits.test, 256, device):
+            best = method.logits(batch.images).float().softmax(1).max(1)
+            confidence.append(best.values.clamp(max=1).cpu())
+            right.append((best.indices == batch.labels).cpu())
+    sure, hits = torch.cat(confidence), torch.cat(right)
+    return {"ece": expected_calibration_error(sure, hits, bins), "confidence": float(sure.double().mean())}

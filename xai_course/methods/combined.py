@@ -1,0 +1,45 @@
+"""Several methods on one network: the classification loss counts once, every regulariser with its own weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from torch import nn
+
+from ..data.batch import Batch
+from .base import Clock, Losses, Method
+
+STRENGTHS = ("balance", "label_smoothing")
+
+
+class Combined(Method):
+    r"""The sum of what k methods add to cross-entropy, :math:`L = L_C + \sum_i \lambda_i R_i`.
+
+    Each part computes :math:`L_C + k\lambda_i R_i`, and the mean of the k totals is the sum above. This is exact where
+    a part's loss is linear in its strength (AMC-Loss, HNC, ReFF and label smoothing are) and a second forward pass
+    gives the same logits (no dropout; BatchNorm sees the same batch each time). It costs k forward passes.
+
+    Args:
+        net: the shared network; its class activation map is the explanation.
+        parts: each called with the network gives a `Method` that yields once per batch and has a ``balance`` or a
+            ``label_smoothing``, which is multiplied by k here.
+
+    Raises:
+        ValueError: fewer than two parts, or one without a strength.
+    """
+
+    def __init__(self, net: nn.Module, parts: Sequence[Callable[[nn.Module], Method]]):
+        super().__init__(net)
+        if len(parts) < 2:
+            raise ValueError(f"parts must be at least two methods, got {len(parts)}")
+        self.parts = tuple(part(net) for part in parts)  # a tuple: their network is registered once, as self.net
+        for part in self.parts:
+            name = next((n for n in STRENGTHS if hasattr(part, n)), None)
+            if name is None:
+                raise ValueError(f"parts must have one of {', '.join(STRENGTHS)}, got {type(part).__name__}")
+            setattr(part, name, len(parts) * getattr(part, name))
+
+    def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
+        found = [next(iter(part.losses(batch, clock))) for part in self.parts]
+        terms = {f"{type(p).__name__} {k}": v for p, f in zip(self.parts, found) for k, v in f.items()}
+        yield terms | {"total": sum(f["total"] for f in found) / len(found)}

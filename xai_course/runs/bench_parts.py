@@ -1,0 +1,246 @@
+"""What the bench is made of: settings, networks, methods with the values tried, and what was chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+from torch import nn
+
+from ..data.batch import ArrayData, Splits
+from ..data.textured_digits import textured_digits
+from ..measure.calibration import calibration
+from ..measure.localisation import accuracy
+from ..measure.multilabel import multilabel_scores
+from ..measure.protocol import controls, cost, explanations, perturbation, randomisation, validation_accuracy
+from ..measure.robustness import fgsm_accuracy, memorised, pgd_accuracy
+from ..measure.sanity import shuffled_labels
+from ..methods.amc import AmcLoss
+from ..methods.base import Clock, CrossEntropy
+from ..methods.combined import Combined
+from ..methods.erasing import Erasing
+from ..methods.hnc import HNC
+from ..methods.loss_attention import LossAttention
+from ..methods.minmax import MaskRule, MinMax
+from ..methods.patch_heads import MeanPooling
+from ..methods.reff import ReFF
+from ..methods.wsol import PooledMaps
+from ..nets.convnets import GapClassifier, small_cnn
+from ..nets.patch_nets import patch_net
+from ..nets.wildcat import Localiser, LocaliserClassifier, minmax_head, small_trunk
+from ..train import Preset
+
+SEEDS = (0, 1, 2, 3, 4)
+TUNING_SEED = 100
+
+# --- settings: grey images in which only the digit's shape tells the class; each setting changes one thing -----------
+
+STYLE = {"contrast": 0.6, "amplitude": 0.05, "chroma": 0.0, "q": 1.0}
+SETTINGS = {
+    "plain": ("backgrounds tell nothing", {"p": 1.0}),
+    "shifted": ("training backgrounds tell the label, test backgrounds do not", {"p": 0.0, "p_test": 1.0}),
+    "noisy": ("40 % of the training labels are wrong", {"p": 1.0, "label_noise": 0.4}),
+    "multi": ("two digits in each image, several labels", {"p": 1.0, "objects": 2}),
+}
+
+
+@lru_cache(maxsize=8)
+def digits(preset: str = "smoke", *, seed: int = 0, **knobs) -> Splits:
+    """Textured Digits as all methods of one setting see them; kept for the next method."""
+    sizes = {"train": 800, "validation": 300, "test": 400} if preset == "smoke" else {}
+    return textured_digits(preset, seed=seed, **{**STYLE, **sizes, **knobs})
+
+
+def with_shuffled_labels(preset: str = "smoke", *, seed: int = 0, **knobs) -> Splits:
+    """`digits` whose training labels are permuted: nothing can be learnt but the images by heart."""
+    splits = digits(preset, seed=seed, **knobs)
+    train = shuffled_labels(ArrayData(splits.train.images, splits.train.labels, splits.train.masks), seed)
+    return splits._replace(train=train, fingerprint=f"{splits.fingerprint} shuffled")
+
+
+# --- networks: the same body wherever the method allows ---------------------------------------------------------------
+
+
+def small(splits: Splits) -> GapClassifier:
+    return small_cnn(len(splits.classes), width=8)
+
+
+def patches(splits: Splits) -> nn.Module:
+    """Loss-Attention needs patches: its own backbone without strides and one 9x9 convolution."""
+    return patch_net("small", len(splits.classes), image_size=32, hidden=128)
+
+
+def localiser(splits: Splits) -> Localiser:
+    """The body of `small` under Min-Max's head."""
+    body, channels = small_trunk(8)
+    return Localiser(body, minmax_head(channels, len(splits.classes)))
+
+
+def pair(splits: Splits) -> LocaliserClassifier:
+    body, channels = small_trunk(8)
+    return LocaliserClassifier(body, *(minmax_head(channels, len(splits.classes)) for _ in range(2)))
+
+
+def reference(splits: Splits) -> CrossEntropy:
+    """What costs are multiples of."""
+    return CrossEntropy(small(splits))
+
+
+LAYERS = ("body.1", "body.2", "body.3", "body.4")
+RATE = {small: 4e-3, patches: 2e-2, localiser: 1e-2, pair: 1e-2}
+
+
+def presets(net, setting: str, rate: float | None = None) -> dict[str, Preset]:
+    """Equal for all methods on one network; the noisy setting sees half the images twice as often, to learn them."""
+    often = setting == "noisy"
+    common = {"batch_size": 40, "lr": rate or RATE[net], "schedule": "one_cycle", "clip_norm": 1.0}
+    return {
+        "smoke": Preset(16 if often else 8, limit=400 if often else None, **common),
+        "colab": Preset(30, **{**common, "batch_size": 100}),
+        "paper": Preset(60, **{**common, "batch_size": 100}),
+    }
+
+
+# --- methods ----------------------------------------------------------------------------------------------------------
+
+
+def u_steps(net: LocaliserClassifier, *, depth: int) -> MinMax:
+    """Min-Max with erasing from the second epoch on, as in its chapter."""
+    return MinMax(net, erasing=Erasing(depth, start_epoch=1))
+
+
+def steepness(net: LocaliserClassifier, *, omega: float) -> MinMax:
+    return MinMax(net, mask=MaskRule(omega=omega))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of the bench.
+
+    Attributes:
+        title: its name in tables.
+        net: which network it trains.
+        make: called with ``network`` and the tried value under the name ``knob``.
+        knob, grid: the one value that is tried and its three candidates, weakest first; "" and () for none.
+        twin: the row it is compared with: the same network without the method.
+    """
+
+    title: str
+    net: object
+    make: object
+    knob: str = ""
+    grid: tuple[float, ...] = ()
+    twin: str = "ce"
+
+    def method(self, value: float | None = None):
+        return partial(self.make, **{self.knob: value}) if self.grid else self.make
+
+
+ROWS = {
+    "ce": Row("Cross-entropy", small, CrossEntropy),
+    "smoothing": Row("Label smoothing", small, CrossEntropy, "label_smoothing", (0.05, 0.1, 0.2)),
+    "amc": Row("AMC-Loss, peak weight 1", small, AmcLoss, "balance", (0.05, 0.1, 0.5)),
+    "amc_w100": Row("AMC-Loss, peak weight 100", small, partial(AmcLoss, w_max=100.0), "balance", (0.02, 0.05, 0.1)),
+    "hnc_mse": Row("HNC mse", small, partial(HNC, penalty="mse", keep_top=3), "balance", (0.1, 0.3, 1.0)),
+    "hnc_kd": Row("HNC kd", small, partial(HNC, penalty="kd", keep_top=3), "balance", (0.1, 0.3, 1.0)),
+    "reff": Row("ReFF", small, partial(ReFF, layers=LAYERS), "balance", (3.0, 6.0, 12.0)),
+    "mass": Row(
+        "ReFF, linear mass (ours)", small, partial(ReFF, layers=LAYERS, penalty="mass"), "balance", (0.1, 0.2, 0.4)
+    ),
+    "mean": Row("Patches, mean-pooling", patches, MeanPooling),
+    "loss_attention": Row(
+        "Patches, Loss-Attention",
+        patches,
+        partial(LossAttention, ramp_epochs=None),
+        "gamma_max",
+        (0.1, 0.3, 1.0),
+        "mean",
+    ),
+    "wildcat": Row("Localiser alone", localiser, PooledMaps),
+    "minmax_u0": Row("Min-Max, u = 0", pair, steepness, "omega", (4.0, 8.0, 16.0), "wildcat"),
+    "minmax": Row("Min-Max, erasing", pair, u_steps, "depth", (1, 2, 4), "wildcat"),
+}
+COMBINED = {
+    "amc_hnc": ("AMC-Loss + HNC mse", ("amc", "hnc_mse")),
+    "hnc_mass": ("HNC mse + linear mass", ("hnc_mse", "mass")),
+    "smoothing_mass": ("Label smoothing + linear mass", ("smoothing", "mass")),
+}
+SEVERAL_LABELS = ("ce", "hnc_mse", "hnc_kd", "mean", "loss_attention")  # the others are defined for one label each
+STRENGTHS = ("label_smoothing", "balance", "gamma_max")  # the larger, the stronger the method is felt
+
+
+LABEL_NOISE = ("ce", "smoothing", "amc", "amc_w100", "hnc_mse", "hnc_kd", "amc_hnc", "mean", "loss_attention")
+
+
+def rows_of(setting: str) -> tuple[str, ...]:
+    """The rows of a setting: those that it asks something of. Erasing, the dearest, stands in the plain one only."""
+    if setting in ("noisy", "multi"):
+        return LABEL_NOISE if setting == "noisy" else SEVERAL_LABELS
+    left_out = COMBINED if setting == "plain" else ("minmax",)
+    return tuple(key for key in (*ROWS, *COMBINED) if key not in left_out)
+
+
+# --- what the tuning rows say -----------------------------------------------------------------------------------------
+
+
+def choose(knob: str, accuracies: dict[float, float], images: int) -> float:
+    """The declared rule, on validation accuracy alone.
+
+    A strength: the largest value within one standard error of the best, so that a method is shown as strong as its
+    accuracy lets it be. Anything else: the best value, the first of equals.
+
+    Args:
+        accuracies: validation accuracy of each value tried. images: size of the validation split.
+    """
+    best = max(accuracies.values())
+    if knob not in STRENGTHS:
+        return next(value for value, reached in accuracies.items() if reached == best)
+    error = (best * (1 - best) / images) ** 0.5
+    return max(value for value, reached in accuracies.items() if reached >= best - error)
+
+
+CHOSEN: dict[str, dict[str, float]] = {s: {k: r.grid[1] for k, r in ROWS.items() if r.grid} for s in SETTINGS}
+
+
+def chosen_method(setting: str, key: str):
+    """The method of one row with its chosen value; a combination takes its parts' values as they are."""
+    if key in COMBINED:
+        return partial(Combined, parts=tuple(chosen_method(setting, part) for part in COMBINED[key][1]))
+    row = ROWS[key]
+    return row.method(CHOSEN[setting][key] if row.grid else None)
+
+
+# --- measures ---------------------------------------------------------------------------------------------------------
+
+LATE = Clock(epoch=9, step=9, epochs=10, steps_per_epoch=1)
+COST = partial(cost, baseline=reference, clock=LATE)
+SINGLE = (
+    accuracy,
+    validation_accuracy,
+    calibration,
+    partial(fgsm_accuracy, epsilons=(0.02,), limit=200),
+    partial(pgd_accuracy, epsilons=(0.02,), steps=10, objective="margin", limit=100),
+    explanations,
+    perturbation,
+    randomisation,
+    COST,
+)
+SEVERAL = (multilabel_scores, validation_accuracy, explanations, COST)
+
+
+def measures(setting: str, key: str) -> tuple:
+    found = SEVERAL if setting == "multi" else SINGLE
+    if setting == "noisy":
+        found = (*found, partial(memorised, limit=400))
+    return (*found, controls) if key == "ce" else found
+
+
+SHOWN = ("accuracy", "fgsm_0.02", "ece", "energy_in_mask", "pointing", "iou", "time")
+SHOWN_SEVERAL = ("mAP", "OF1", "energy_in_mask", "pointing", "iou", "time")
+
+
+def shown(setting: str) -> tuple[str, ...]:
+    if setting == "multi":
+        return SHOWN_SEVERAL
+    more = {"shifted": "validation_accuracy", "noisy": "memorised"}
+    return (SHOWN[0], more[setting], *SHOWN[1:]) if setting in more else SHOWN
