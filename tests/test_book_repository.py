@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -71,7 +73,12 @@ def test_continuous_integration_calls_the_two_commands():
 @pytest.mark.parametrize("name", ["book.yml", "weekly.yml"])
 def test_a_workflow_is_valid(name):
     workflow = ROOT / ".github" / "workflows" / name
-    command = ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow)]
+    command = [
+        str(Path(sys.executable).with_name("check-jsonschema")),
+        "--builtin-schema",
+        "vendor.github-workflows",
+        str(workflow),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     broken = yaml.safe_load(workflow.read_text())
