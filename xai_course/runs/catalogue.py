@@ -15,6 +15,7 @@ PAPERS = {
     "loss_attention": "Loss-based attention",
     "minmax": "Min-Max entropy",
     "reff": "ReFF",
+    "bench": "The bench",
 }
 
 
