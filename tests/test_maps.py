@@ -463,6 +463,12 @@ def test_hooks_modes_gradients_and_inputs_are_left_alone(training):
     assert torch.is_grad_enabled()
 
 
+def test_a_layer_that_hands_the_images_through_leaves_them_alone():
+    net, (images, classes) = nn.Sequential(nn.Identity(), toy()), pictures()
+    maps = grad_cam(net, images, classes, ["0"]).maps[0]
+    assert not images.requires_grad and images.grad is None and maps.shape == (3, 12, 12)
+
+
 def test_hooks_are_removed_when_the_network_fails():
     class Fails(nn.Module):
         def forward(self, x):
@@ -533,6 +539,13 @@ def test_zero_maps_stay_zero_with_zero_gradients():
     assert (scaled == 0).all() and (unit == 0).all() and dead.all()
     (scaled.sum() + unit.square().sum()).backward()
     assert all(p.grad is None or (p.grad == 0).all() for p in net.parameters())
+
+
+def test_the_scalings_have_zero_gradient_at_an_empty_map():
+    for scale in (normalise, lambda maps: unit_mass(maps).maps):
+        maps = torch.zeros(2, 3, 3, dtype=torch.double, requires_grad=True)
+        (gradient,) = torch.autograd.grad(scale(maps).square().sum(), maps)
+        assert (gradient == 0).all()  # a division by a masked zero would give NaN here
 
 
 @few
