@@ -27,7 +27,7 @@ from .bench_parts import (
 )
 from .experiment import Experiment
 
-RATES = {"ce": (2e-3, 4e-3, 8e-3), "mean": (1e-2, 2e-2, 4e-2), "wildcat": (5e-3, 1e-2, 2e-2)}
+RATES = {"ce": (4e-3, 8e-3, 1.6e-2), "mean": (1e-2, 2e-2, 4e-2), "wildcat": (5e-3, 1e-2, 2e-2)}
 
 
 def _final() -> Iterator[Experiment]:
