@@ -36,7 +36,8 @@ def sphinx() -> int:
         [*command, "-W", "-n", "--keep-going"], capture_output=True, text=True, env=environment, check=False
     )
     if done.returncode:
-        print(done.stderr.strip() or done.stdout[-4000:], file=sys.stderr)
+        lines = dict.fromkeys((done.stderr.strip() or done.stdout[-4000:]).splitlines())  # Sphinx repeats itself
+        print("\n".join(lines), file=sys.stderr)
     return done.returncode
 
 
