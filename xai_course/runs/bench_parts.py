@@ -64,9 +64,12 @@ def small(splits: Splits) -> GapClassifier:
     return small_cnn(len(splits.classes), width=8)
 
 
-def patches(splits: Splits) -> nn.Module:
+def patch_cnn(splits: Splits, **options) -> nn.Module:
     """Loss-Attention needs patches: its own backbone without strides and one 9x9 convolution."""
-    return patch_net("small", len(splits.classes), image_size=32, hidden=128)
+    return patch_net("small", len(splits.classes), image_size=32, **options)
+
+
+patches = partial(patch_cnn, width=4, hidden=64)
 
 
 def localiser(splits: Splits) -> Localiser:
@@ -86,7 +89,7 @@ def reference(splits: Splits) -> CrossEntropy:
 
 
 LAYERS = ("body.1", "body.2", "body.3", "body.4")
-RATE = {small: 8e-3, patches: 1e-2, localiser: 1e-2, pair: 1e-2}
+RATE = {small: 8e-3, patches: 4e-2, localiser: 1e-2, pair: 1e-2}
 
 
 def presets(net, setting: str, rate: float | None = None) -> dict[str, Preset]:
@@ -203,25 +206,23 @@ SINGLE = (
     partial(pgd_accuracy, epsilons=(0.02,), steps=10, objective="margin", limit=100),
     explanations,
     perturbation,
-    randomisation,
-    COST,
 )
-SEVERAL = (multilabel_scores, validation_accuracy, explanations, COST)
+SEVERAL = (multilabel_scores, validation_accuracy, explanations)
 
 
 def measures(setting: str, key: str) -> tuple:
     found = SEVERAL if setting == "multi" else SINGLE
-    if setting == "noisy":
-        found = (*found, partial(memorised, limit=300))
+    more = {"noisy": (partial(memorised, limit=300),), "plain": (randomisation, COST)}
+    found = (*found, *more.get(setting, ()))
     return (*found, controls) if key == "ce" else found
 
 
-SHOWN = ("accuracy", "fgsm_0.02", "ece", "energy_in_mask", "pointing", "iou", "time")
-SHOWN_SEVERAL = ("mAP", "OF1", "energy_in_mask", "pointing", "iou", "time")
+SHOWN = ("accuracy", "fgsm_0.02", "ece", "energy_in_mask", "pointing", "iou")
+SHOWN_SEVERAL = ("mAP", "OF1", "energy_in_mask", "pointing", "iou")
 
 
 def shown(setting: str) -> tuple[str, ...]:
     if setting == "multi":
         return SHOWN_SEVERAL
-    more = {"shifted": "validation_accuracy", "noisy": "memorised"}
+    more = {"plain": "time", "shifted": "validation_accuracy", "noisy": "memorised"}
     return (SHOWN[0], more[setting], *SHOWN[1:]) if setting in more else SHOWN

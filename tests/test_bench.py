@@ -1,0 +1,255 @@
+"""The bench: its declarations, the choice of values, combinations, measures, statistics, and what its page says."""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from xai_course.data.batch import ArrayData, Batch, Splits
+from xai_course.measure import protocol
+from xai_course.measure.sanity import lambda_zero_equals_baseline
+from xai_course.methods.amc import AmcLoss
+from xai_course.methods.base import Clock, CrossEntropy
+from xai_course.methods.combined import Combined
+from xai_course.methods.hnc import HNC
+from xai_course.methods.loss_attention import LossAttention
+from xai_course.methods.minmax import MinMax
+from xai_course.methods.reff import ReFF
+from xai_course.nets.convnets import GapClassifier, small_cnn
+from xai_course.nets.patch_nets import patch_net
+from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
+from xai_course.runs import bench, bench_page, bench_parts, records
+from xai_course.runs.bench_parts import CHOSEN, COMBINED, RATE, ROWS, SETTINGS, TUNING_SEED, choose, rows_of
+
+CLOCK = Clock(epoch=5, step=5, epochs=10, steps_per_epoch=1)
+LAYERS = ("body.1", "body.3")
+
+
+def batch(n: int = 8, size: int = 32) -> Batch:
+    g = torch.Generator().manual_seed(0)
+    masks = torch.zeros(n, size, size, dtype=torch.bool)
+    masks[:, 8:20, 6:22] = True
+    return Batch(torch.rand(n, 3, size, size, generator=g), torch.arange(n) % 4, masks, torch.arange(n))
+
+
+def splits() -> Splits:
+    b = batch(24)
+    data = ArrayData(b.images, b.labels, b.masks)
+    return Splits("toy", data, data, data, tuple("abcd"), "0")
+
+
+# --- declarations -----------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_plain_data_and_methods_of_one_network_share_preset_and_images():
+    settings = {e.name: e.settings("smoke") for e in bench.EXPERIMENTS}
+    for setting in SETTINGS:
+        found = {key: settings[f"bench/{setting}/{key}"] for key in rows_of(setting)}
+        assert len({str(f["data"]) for f in found.values()}) == 1
+        for key, row in found.items():
+            assert row["preset"] == found[bench_page.twin(key)]["preset"], key
+            if key in COMBINED or ROWS[key].net is bench_parts.small:
+                assert row["net"] == found["ce"]["net"]
+    trials = [s for name, s in settings.items() if name.split("/")[1] in ("rate", "tuning")]
+    assert trials and all(s["measures"] == ["xai_course.measure.protocol.validation_accuracy"] for s in trials)
+    assert TUNING_SEED not in bench_parts.SEEDS
+    assert all(len(row.grid) in (0, 3) for row in ROWS.values())  # one budget
+
+
+def test_the_chosen_values_are_what_the_trials_say():
+    """The rule of `choose`, on the committed trials."""
+    for key, grid in bench.RATES.items():
+        reached = {r: records.load(f"bench/rate/{key}_{r:g}") for r in grid}
+        assert all(r.seeds == (TUNING_SEED,) for r in reached.values())
+        accuracies = {r: record.metrics["validation_accuracy"].mean for r, record in reached.items()}
+        assert RATE[ROWS[key].net] == choose(accuracies, 300, strongest=False), key
+    for setting in SETTINGS:
+        for key in (k for k in rows_of(setting) if k in ROWS and ROWS[k].grid):
+            trials = {v: records.load(f"bench/tuning/{setting}_{key}_{v:g}") for v in ROWS[key].grid}
+            assert all(r.seeds == (TUNING_SEED,) for r in trials.values())
+            accuracies = {v: r.metrics["validation_accuracy"].mean for v, r in trials.items()}
+            assert CHOSEN[setting][key] == choose(accuracies, 300), (setting, key, accuracies)
+
+
+def test_final_records_have_the_declared_seeds_and_values():
+    for experiment in bench.EXPERIMENTS:
+        if experiment.item in SETTINGS:
+            record = records.load(experiment.name)
+            assert record.seeds == bench_parts.SEEDS, experiment.name
+            for part in ("preset", "method", "data"):
+                assert record.settings[part] == _as_json(experiment.settings("smoke")[part]), (experiment.name, part)
+
+
+def _as_json(value):
+    import json
+
+    return json.loads(json.dumps(value))
+
+
+def test_choose_takes_the_strongest_within_one_standard_error():
+    error = math.sqrt(0.9 * 0.1 / 100)
+    assert choose({1.0: 0.9, 2.0: 0.9 - 0.9 * error, 3.0: 0.9 - 1.1 * error}, 100) == 2.0
+    assert choose({1.0: 0.9 - 0.9 * error, 2.0: 0.9, 3.0: 0.8}, 100, strongest=False) == 1.0
+
+
+# --- lambda = 0, combinations -----------------------------------------------------------------------------------------
+
+
+class FirstTerm(MinMax):
+    """Min-Max whose classifier teaches nothing: the twin's loss is left."""
+
+    def losses(self, batch, clock):
+        yield next(iter(super().losses(batch, clock)))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        partial(CrossEntropy, label_smoothing=0.0),
+        partial(AmcLoss, balance=0.0),
+        partial(HNC, penalty="mse", balance=0.0),
+        partial(HNC, penalty="kd", balance=0.0),
+        partial(ReFF, layers=LAYERS, balance=0.0),
+        partial(ReFF, layers=LAYERS, balance=0.0, penalty="mass"),
+    ],
+)
+def test_weight_zero_trains_bit_for_bit_as_cross_entropy(method):
+    """Sanity control of the whole bench: nothing but the weighted term distinguishes a method from its twin."""
+    net = small_cnn(4, width=4, seed=0)
+    assert lambda_zero_equals_baseline(method, CrossEntropy, net, batch(), CLOCK)
+
+
+def test_loss_attention_without_patch_term_and_minmax_without_classifier():
+    """gamma = 0 leaves the image loss of attended logits; Min-Max without C's terms is the localiser alone."""
+    from xai_course.methods.wsol import PooledMaps
+    from xai_course.nets.wildcat import Localiser
+
+    net = patch_net("small", 4, image_size=32, width=2, hidden=8)
+    method, b = LossAttention(net, gamma_max=0.0), batch()
+    (terms,) = method.losses(b, CLOCK)
+    assert torch.equal(terms["total"], nn.functional.cross_entropy(method.logits(b.images), b.labels))
+    torch.manual_seed(0)
+    body, channels = small_trunk(4)
+    heads = [minmax_head(channels, 4) for _ in range(2)]
+    pair = LocaliserClassifier(body, *heads)
+    alone = Localiser(copy.deepcopy(body), copy.deepcopy(heads[0]))
+    (ours,), (theirs,) = FirstTerm(pair).losses(b, CLOCK), PooledMaps(alone).losses(b, CLOCK)
+    assert torch.equal(ours["total"], theirs["total"])
+
+
+def test_a_combination_is_cross_entropy_plus_each_weighted_penalty():
+    net = GapClassifier(
+        nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, stride=2), nn.ReLU()),
+        nn.Linear(8, 4),
+    ).double()
+    b = batch()
+    b = b._replace(images=b.images.double())
+    parts = (partial(AmcLoss, w_max=10.0), partial(HNC, balance=0.3, keep_top=2), partial(ReFF, layers=LAYERS))
+    both = Combined(net, parts)
+    singles = [next(iter(part(net).losses(b, CLOCK))) for part in parts]
+    plain = nn.functional.cross_entropy(net(b.images), b.labels)
+    expected = plain + sum(terms["total"] - plain for terms in singles)
+    (terms,) = both.losses(b, CLOCK)
+    assert torch.allclose(terms["total"], expected, rtol=1e-12)
+    parameters = list(net.parameters())
+    ours, theirs = (torch.autograd.grad(loss, parameters, retain_graph=True) for loss in (terms["total"], expected))
+    assert all(torch.allclose(a, e, rtol=1e-9, atol=1e-12) for a, e in zip(ours, theirs))
+    smoothed = Combined(net, (partial(CrossEntropy, label_smoothing=0.1), partial(HNC, balance=0.0)))
+    (terms,) = smoothed.losses(b, CLOCK)
+    target = nn.functional.cross_entropy(net(b.images), b.labels, label_smoothing=0.1)
+    assert torch.allclose(terms["total"], target, rtol=1e-12)
+    assert len(list(both.parameters())) == len(parameters)  # the network is registered once
+
+
+def test_combination_refuses_what_it_cannot_weigh():
+    net = small_cnn(4, width=2)
+    with pytest.raises(ValueError, match="at least two methods, got 1"):
+        Combined(net, (CrossEntropy,))
+    with pytest.raises(ValueError, match="must have one of balance, label_smoothing, got Patchless"):
+        Combined(net, (CrossEntropy, type("Patchless", (MinMax,), {})))
+
+
+# --- measures ---------------------------------------------------------------------------------------------------------
+
+
+def test_perfect_maps_score_one_and_thresholds_come_from_validation():
+    masks = batch(6).masks
+    found = protocol.scores((masks.float(), masks), (masks.float(), masks))
+    assert set(found.values()) == {1.0} and tuple(found) == bench_page.MAPS
+    half = masks.float() + 0.5 * (~masks)  # right above one half only: validation that likes low thresholds misleads
+    everything = torch.ones_like(masks)
+    right, wrong = protocol.scores((half, masks), (half, masks)), protocol.scores((half, everything), (half, masks))
+    assert right["iou"] == 1.0 and right["f1_plus"] == 1.0
+    assert wrong["iou"] == pytest.approx(masks[0].double().mean().item()) and wrong["f1_minus"] == 0.0
+
+
+def test_every_measure_answers_for_every_network():
+    toy = splits()
+    torch.manual_seed(0)
+    body, channels = small_trunk(2)
+    methods = (
+        CrossEntropy(small_cnn(4, width=2)),
+        LossAttention(patch_net("small", 4, image_size=32, width=2, hidden=8)),
+        MinMax(LocaliserClassifier(body, *(minmax_head(channels, 4) for _ in range(2)))),
+    )
+    price = partial(protocol.cost, baseline=lambda s: CrossEntropy(small_cnn(4, width=2)), clock=CLOCK, rounds=1)
+    for method in methods:
+        before = copy.deepcopy(method.state_dict())
+        found = {}
+        for measure in (
+            protocol.validation_accuracy,
+            protocol.explanations,
+            partial(protocol.perturbation, images=4, steps=2),
+            partial(protocol.randomisation, images=4),
+            price,
+        ):
+            found |= measure(method, toy)
+        assert {"energy_in_mask", "box_accuracy", "deletion", "insertion_random", "randomised", "time"} <= found.keys()
+        assert all(math.isfinite(v) for v in found.values())
+        assert all(torch.equal(a, b) for a, b in zip(before.values(), method.state_dict().values()))
+    assert protocol.cost(methods[0], toy, baseline=lambda s: copy.deepcopy(methods[0]), clock=CLOCK, rounds=1)[
+        "memory"
+    ] == pytest.approx(1.0)
+
+
+def test_trivial_controls_of_known_maps():
+    found = protocol.controls(CrossEntropy(small_cnn(4, width=2)), splits())
+    share = batch(1).masks.double().mean().item()
+    assert found["energy_in_mask_whole"] == pytest.approx(share) and found["iou_whole"] == pytest.approx(share)
+    assert {f"{score}_untrained" for score in bench_page.MAPS} <= found.keys()
+
+
+# --- statistics and the page ------------------------------------------------------------------------------------------
+
+
+def test_paired_interval_is_scipys():
+    from scipy import stats
+
+    ours, theirs = [0.5, 0.7, 0.6, 0.8, 0.7], [0.4, 0.5, 0.6, 0.6, 0.5]
+    found, test = bench_page.paired(ours, theirs), stats.ttest_rel(ours, theirs)
+    interval = test.confidence_interval(0.95)
+    assert found.p == pytest.approx(test.pvalue)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.mean == pytest.approx(0.14)
+    assert bench_page.paired([1.0, 1.0], [1.0, 1.0]).p == 1.0
+    with pytest.raises(ValueError, match="one length >= 2, got 1 and 1"):
+        bench_page.paired([1.0], [1.0])
+
+
+def test_holm_by_hand():
+    assert bench_page.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+
+
+def test_tables_of_the_page_follow_from_the_records():
+    from xai_course.data.files import course_file
+
+    page = (course_file("results").parents[1] / "book" / "bench.md").read_text("utf-8")
+    assert bench_page.BLOCK.search(page)
+    assert bench_page.refreshed(page) == page
+    with pytest.raises(ValueError, match="tables are scores, differences, maps"):
+        bench_page.refreshed("% bench nothing plain\n% end\n")
