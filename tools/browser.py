@@ -16,7 +16,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 HINT = "no Chromium found; on Debian and Ubuntu: apt install chromium"
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage")
 QUIET = ("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
-LOADED = "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))"
+LOADED = "new Promise(done => document.readyState === 'complete' ? done(1) : addEventListener('load', () => done(1)))"
 
 
 def find() -> str | None:
@@ -104,7 +104,7 @@ class Browser:
         self.call("Page.navigate", url=address)
         self.evaluate(LOADED)
         self.evaluate("(window.MathJax?.startup?.promise ?? Promise.resolve()).then(() => true)")
-        self.evaluate("new Promise(done => setTimeout(done, 150))")
+        self.evaluate("new Promise(done => setTimeout(() => done(1), 150))")
 
     def press(self, key: str) -> None:
         """One key, down and up, to the element that has the focus."""

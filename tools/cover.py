@@ -11,8 +11,10 @@ from torch import Tensor
 from tools import ROOT
 from xai_course.data.batch import Batch, Splits, batches
 from xai_course.data.textured_digits import textured_digits
+from xai_course.maps import grad_cam
 from xai_course.methods.base import CrossEntropy, predict
 from xai_course.nets.convnets import small_cnn
+from xai_course.show import looking
 from xai_course.show.style import image_grid
 from xai_course.train import Preset, fit
 
@@ -33,10 +35,10 @@ def accuracy(method: CrossEntropy, data: Splits) -> float:
     return (logits.argmax(1) == labels).float().mean().item()
 
 
-@torch.no_grad()
 def maps_of(method: CrossEntropy, batch: Batch) -> Tensor:
-    """Each image's map of its own class, ``[B, H, W]`` in [0, 1]."""
-    return method.explain(batch.images, batch.labels)
+    """Grad-CAM of each image's own class at the last layer but one, ``[B, H, W]`` in [0, 1]."""
+    own = grad_cam(method.net, batch.images, batch.labels, ["body.3"]).maps[0]
+    return looking.enlarged(own, batch.images.shape[-2:])
 
 
 def typical(maps: list[Tensor], batch: Batch, right: Tensor) -> list[int]:
@@ -51,7 +53,8 @@ def main() -> None:
     methods = [trained(telling), trained(silent)]
     batch = next(iter(batches(telling.test, 256)))
     maps = [maps_of(method, batch) for method in methods]
-    right = torch.stack([method.logits(batch.images).argmax(1) == batch.labels for method in methods]).all(0)
+    with torch.no_grad():
+        right = torch.stack([method.logits(batch.images).argmax(1) == batch.labels for method in methods]).all(0)
     chosen = typical(maps, batch, right)
     labels = ["image"]
     for method, what in zip(methods, ("told the label", "told nothing"), strict=True):
