@@ -23,8 +23,8 @@ from xai_course.methods.reff import ReFF
 from xai_course.nets.convnets import GapClassifier, small_cnn
 from xai_course.nets.patch_nets import patch_net
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
-from xai_course.runs import bench, bench_page, bench_parts, records
-from xai_course.runs.bench_parts import CHOSEN, COMBINED, RATE, ROWS, SETTINGS, TUNING_SEED, choose, rows_of
+from xai_course.runs import bench, bench_page, bench_parts
+from xai_course.runs.bench_parts import COMBINED, ROWS, SETTINGS, TUNING_SEED, choose, rows_of
 
 CLOCK = Clock(epoch=5, step=5, epochs=10, steps_per_epoch=1)
 LAYERS = ("body.1", "body.3")
@@ -59,36 +59,6 @@ def test_rows_are_plain_data_and_methods_of_one_network_share_preset_and_images(
     assert trials and all(s["measures"] == ["xai_course.measure.protocol.validation_accuracy"] for s in trials)
     assert TUNING_SEED not in bench_parts.SEEDS
     assert all(len(row.grid) in (0, 3) for row in ROWS.values())  # one budget
-
-
-def test_the_chosen_values_are_what_the_trials_say():
-    """The rule of `choose`, on the committed trials."""
-    for key, grid in bench.RATES.items():
-        reached = {r: records.load(f"bench/rate/{key}_{r:g}") for r in grid}
-        assert all(r.seeds == (TUNING_SEED,) for r in reached.values())
-        accuracies = {r: record.metrics["validation_accuracy"].mean for r, record in reached.items()}
-        assert RATE[ROWS[key].net] == choose(accuracies, 300, strongest=False), key
-    for setting in SETTINGS:
-        for key in (k for k in rows_of(setting) if k in ROWS and ROWS[k].grid):
-            trials = {v: records.load(f"bench/tuning/{setting}_{key}_{v:g}") for v in ROWS[key].grid}
-            assert all(r.seeds == (TUNING_SEED,) for r in trials.values())
-            accuracies = {v: r.metrics["validation_accuracy"].mean for v, r in trials.items()}
-            assert CHOSEN[setting][key] == choose(accuracies, 300), (setting, key, accuracies)
-
-
-def test_final_records_have_the_declared_seeds_and_values():
-    for experiment in bench.EXPERIMENTS:
-        if experiment.item in SETTINGS:
-            record = records.load(experiment.name)
-            assert record.seeds == bench_parts.SEEDS, experiment.name
-            for part in ("preset", "method", "data"):
-                assert record.settings[part] == _as_json(experiment.settings("smoke")[part]), (experiment.name, part)
-
-
-def _as_json(value):
-    import json
-
-    return json.loads(json.dumps(value))
 
 
 def test_choose_takes_the_strongest_within_one_standard_error():
@@ -245,11 +215,22 @@ def test_holm_by_hand():
     assert bench_page.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
 
 
-def test_tables_of_the_page_follow_from_the_records():
-    from xai_course.data.files import course_file
-
-    page = (course_file("results").parents[1] / "book" / "bench.md").read_text("utf-8")
-    assert bench_page.BLOCK.search(page)
-    assert bench_page.refreshed(page) == page
+def test_unknown_tables_are_named():
     with pytest.raises(ValueError, match="tables are scores, differences, maps"):
         bench_page.refreshed("% bench nothing plain\n% end\n")
+
+
+def test_figures_draw_from_small_input():
+    from xai_course.show import bench as show
+
+    found = {"a": bench_page.paired([0.1, 0.3], [0.0, 0.1]), "b": bench_page.paired([0.1, 0.3], [0.2, 0.1])}
+    figures = (
+        show.forest(
+            {"accuracy": found, "energy": found}, {key: {"a": "open", "b": "lower"} for key in ("accuracy", "energy")}
+        ),
+        show.trade_off({"a": ([0.1, 0.2], [0.3, 0.4])}, {"whole": 0.2}, ("x", "y")),
+        show.column({"plain": {"a": [0.1, 0.2], "b": [0.3]}, "noisy": {"b": [0.4]}}, "accuracy", {"whole": 0.2}),
+    )
+    for figure in figures:
+        figure.canvas.draw()
+        assert figure.axes

@@ -1,0 +1,89 @@
+"""Figures of the bench: pure functions of differences and scores that the caller reads from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .style import CYCLE, style
+
+COLOURS = {"open": "0.55", "higher": CYCLE[0], "lower": CYCLE[1]}
+
+
+def _axes(columns: int, width: float, height: float, **how):
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, **how)
+    plt.close(figure)  # the notebook shows the returned figure, not a second copy
+    return figure, axes[0]
+
+
+def forest(panels: Mapping[str, Mapping[str, object]], said: Mapping[str, Mapping[str, str]]):
+    """Paired differences with their 95 % intervals, a panel per column of the bench, a line per method.
+
+    Args:
+        panels: panel title to (method to difference, with ``mean``, ``low``, ``high`` and ``values``).
+        said: panel title to (method to verdict): "open" is grey, "higher" blue, "lower" orange.
+    """
+    methods = list(next(iter(panels.values())))
+    with style():
+        figure, axes = _axes(len(panels), 3.1 * len(panels) + 1.4, 0.3 * len(methods) + 0.9, sharey=True)
+        for axis, (title, found) in zip(axes, panels.items()):
+            axis.axvline(0, color="0.8", lw=1, zorder=0)
+            for place, (key, d) in enumerate(found.items()):
+                colour = COLOURS[said[title][key]]
+                axis.plot((d.low, d.high), (place, place), color=colour, lw=2, alpha=0.7)
+                axis.plot(d.values, [place] * len(d.values), "|", color="0.3", ms=6)
+                axis.plot(d.mean, place, "o", color=colour, ms=5)
+            axis.set_title(title)
+        axes[0].set(yticks=range(len(methods)), yticklabels=methods)
+        axes[0].invert_yaxis()
+    return figure
+
+
+def trade_off(points: Mapping[str, tuple[Sequence[float], Sequence[float]]], trivial: Mapping[str, float], labels):
+    """One score against another, small dots for seeds, a large one for their mean; dotted lines for trivial maps.
+
+    Args:
+        points: method to (values on the x axis, values on the y axis).
+        trivial: name to its height on the y axis.
+        labels: of the two axes.
+    """
+    markers = "osD^vP*X<>hdp8"
+    with style():
+        figure, (axis,) = _axes(1, 6.8, 3.8)
+        for place, (name, (xs, ys)) in enumerate(points.items()):
+            colour = CYCLE[place % len(CYCLE)]
+            axis.plot(xs, ys, ".", color=colour, ms=3, alpha=0.6)
+            middle = sum(xs) / len(xs), sum(ys) / len(ys)
+            axis.plot(*middle, markers[place % len(markers)], color=colour, ms=7, label=name)
+        for name, height in trivial.items():
+            axis.axhline(height, color="0.6", ls=":", lw=1)
+            axis.annotate(name, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
+        axis.set(xlabel=labels[0], ylabel=labels[1])
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def column(values: Mapping[str, Mapping[str, Sequence[float]]], label: str, trivial: Mapping[str, float] | None = None):
+    """One column of the bench in all settings: a dot per seed, a line at the mean.
+
+    Args:
+        values: setting to (method to values); a method may be absent from a setting.
+        trivial: name to its value in the first setting, drawn as dotted lines there.
+    """
+    methods = list(dict.fromkeys(name for rows in values.values() for name in rows))
+    with style():
+        width = 2.0 * len(values) + 1.9
+        figure, axes = _axes(len(values), width, 0.26 * len(methods) + 0.9, sharey=True, sharex=True)
+        for axis, (setting, rows) in zip(axes, values.items()):
+            for name, seeds in rows.items():
+                place = methods.index(name)
+                axis.plot(seeds, [place] * len(seeds), ".", color=CYCLE[0], ms=5, alpha=0.6)
+                axis.plot(sum(seeds) / len(seeds), place, "|", color=CYCLE[1], ms=11, mew=2)
+            axis.set(title=setting, xlabel=label)
+        for name, value in (trivial or {}).items():
+            axes[0].axvline(value, color="0.6", ls=":", lw=1)
+            axes[0].annotate(name, (value, 1), xycoords=("data", "axes fraction"), rotation=90, va="top", fontsize=6)
+        axes[0].set(yticks=range(len(methods)), yticklabels=methods)
+        axes[0].invert_yaxis()
+    return figure
