@@ -94,7 +94,8 @@ class Browser:
     def view(self, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
         """Set the window's size in CSS pixels and the reader's preferred colours, for pages opened after this."""
         self.call("Page.navigate", url="about:blank")  # or the last page's scroll and zoom leak into the next picture
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+        self._window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
+        self.call("Emulation.setDeviceMetricsOverride", **self._window)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
@@ -114,8 +115,11 @@ class Browser:
 
     def picture(self, path: Path, *, limit: int = 8000) -> None:
         """The whole page as a PNG, at most ``limit`` pixels high."""
-        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], limit), "scale": 1}
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
+        height = self.call("Page.getLayoutMetrics")["cssContentSize"]["height"]
+        window = {**self._window, "height": min(max(int(height), self._window["height"]), limit)}
+        self.call("Emulation.setDeviceMetricsOverride", **window)
+        self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
+        data = self.call("Page.captureScreenshot", format="png")["data"]
+        self.call("Emulation.setDeviceMetricsOverride", **self._window)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(data))
