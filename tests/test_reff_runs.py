@@ -34,9 +34,9 @@ def test_figures():
         show.spread(5),
         show.compare_maps(methods, batch.images, batch.labels, batch.masks),
         show.layer_maps(methods, batch.images[0], 1, LAYERS),
-        show.bars({"x": {"ce": record, "mass": None}, "y": {"mass": record}}, "accuracy", "accuracy"),
+        show.bars({"x": {"ce": record}, "y": {"mass": record}}, "accuracy", "accuracy"),
         show.examples_and_bars(batch.images, {"ce": record, "reff": None}, "title"),
-        show.maps_and_pixels({"ce": record, "reff": record}),
+        show.maps_and_pixels({"x": {"ce": record, "reff": record}, "y": {"mass": record}}, ["body.4"]),
         show.weights_tried({0.1: record, 0.2: record}, 0.5, "title"),
     ]
     for figure in figures:

@@ -11,7 +11,8 @@ from ..maps import grad_cam
 from ..methods.reff import outside_mass, outside_norm, shares
 from .style import CYCLE, MAP_COLOURS, draw, image_grid, style
 
-NAMES = {"ce": "cross-entropy", "reff": "ReFF", "mass": "linear mass"}
+NAMES = {"ce": "cross-entropy", "reff": "ReFF", "mass": "linear mass", "abn": "ABN"}
+COLOURS = dict(zip(NAMES, CYCLE))  # a method keeps its colour in every figure
 
 
 def _numbers(axis, values: Tensor, text: str = "{:.2g}", **how) -> None:
@@ -133,7 +134,7 @@ def bars(records: Mapping[str, Mapping[str, object]], metric: str, ylabel: str, 
     """Groups of bars with one dot per seed.
 
     Args:
-        records: group to (row to `Record` or None where there is none); rows have one colour throughout.
+        records: group to (row of `NAMES` to `Record`); a row that a group lacks leaves a gap.
     """
     import matplotlib.pyplot as plt
 
@@ -146,12 +147,12 @@ def bars(records: Mapping[str, Mapping[str, object]], metric: str, ylabel: str, 
                 if record is None:
                     continue
                 values, x = record.metrics[metric].values, g + (r - (len(rows) - 1) / 2) * 0.8 / len(rows)
-                axis.bar(x, sum(values) / len(values), 0.75 / len(rows), color=CYCLE[r], alpha=0.55)
-                axis.plot([x] * len(values), values, ".", color=CYCLE[r])
+                axis.bar(x, sum(values) / len(values), 0.75 / len(rows), color=COLOURS[row], alpha=0.55)
+                axis.plot([x] * len(values), values, ".", color=COLOURS[row])
         axis.set(ylim=ylim, ylabel=ylabel, xticks=range(len(records)), xticklabels=list(records))
         axis.legend(
-            handles=[plt.Rectangle((0, 0), 1, 1, color=CYCLE[r]) for r in range(len(rows))],
-            labels=[NAMES.get(row, row) for row in rows],
+            handles=[plt.Rectangle((0, 0), 1, 1, color=COLOURS[row]) for row in rows],
+            labels=[NAMES[row] for row in rows],
             loc="center left",
             bbox_to_anchor=(1, 0.5),
         )
@@ -172,7 +173,7 @@ def examples_and_bars(images: Tensor, group: Mapping[str, object], title: str):
             axis.spines[:].set_visible(False)
         top.suptitle(title, fontsize=9)
         axis = bottom.subplots()
-        for r, name in enumerate(NAMES):
+        for r, name in enumerate(("ce", "reff", "mass")):
             record = group.get(name)
             values = record.metrics["accuracy"].values if record is not None else ()
             if values:
@@ -181,28 +182,31 @@ def examples_and_bars(images: Tensor, group: Mapping[str, object], title: str):
             else:
                 axis.text(0.02, r, "no record", va="center")
         axis.set(
-            xlim=(0, 1), yticks=range(len(NAMES)), yticklabels=NAMES.values(), xlabel="accuracy without the shortcut"
+            xlim=(0, 1), yticks=range(3), yticklabels=list(NAMES.values())[:3], xlabel="accuracy without the shortcut"
         )
         axis.invert_yaxis()
         plt.close(figure)
     return figure
 
 
-def maps_and_pixels(records: Mapping[str, object], layer: str = "body.4"):
-    """Every row's outside share of the last map and of the pixel gradient against its accuracy without the shortcut."""
+def maps_and_pixels(records: Mapping[str, Mapping[str, object]], layers: Sequence[str] = ("body.1", "body.4")):
+    """Where the evidence lies against the accuracy without the shortcut, one dot per seed.
+
+    Args:
+        records: task to (row of `NAMES` to `Record`); a marker for each task, a colour for each row.
+        layers: panels before the last one, which shows the pixel gradient.
+    """
     import matplotlib.pyplot as plt
 
-    panels = {
-        f"outside_{layer}": "share of the last map outside",
-        "outside_pixels": "share of the pixel gradient outside",
-    }
+    panels = {f"outside_{layer}": f"map of {layer} outside" for layer in layers}
+    panels["outside_pixels"] = "pixel gradient outside"
     with style():
-        figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.0), sharey=True)
+        figure, axes = plt.subplots(1, len(panels), figsize=(2.3 * len(panels) + 1.6, 2.7), sharey=True)
         for axis, (metric, words) in zip(axes, panels.items()):
-            for i, (name, record) in enumerate(records.items()):
-                x, y = record.metrics[metric], record.metrics["accuracy"]
-                colour, marker = CYCLE[i % len(CYCLE)], "os^Dv"[i // len(CYCLE)]
-                axis.errorbar(x.mean, y.mean, y.sd, x.sd, marker, color=colour, label=name, ms=5, elinewidth=0.7)
+            for marker, (task, group) in zip("os^D", records.items()):
+                for row, record in group.items():
+                    x, y = record.metrics[metric].values, record.metrics["accuracy"].values
+                    axis.plot(x, y, marker, color=COLOURS[row], label=f"{task}, {NAMES[row]}", ms=4, alpha=0.7)
             axis.set(xlabel=words, xlim=(0, 1), ylim=(0, 1))
         axes[0].set_ylabel("accuracy without the shortcut")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
