@@ -14,7 +14,7 @@ import torch
 from interleave import interleave, save, table
 from torch import Tensor, nn
 
-from xai_course.maps import grad_cam, normalise
+from xai_course.maps import grad_cam
 
 CASES = {"1 layer": ["layer4"], "4 layers": ["layer1", "layer2", "layer3", "layer4"]}
 TARGETS = (  # case, faster, slower, wanted
@@ -74,8 +74,9 @@ def check(ways: dict[str, Callable[[], object]], images: Tensor) -> None:
     if len(want) == 1:
         theirs = torch.as_tensor(ways["pytorch-grad-cam"]())
         ours = torch.nn.functional.interpolate(want[0][:, None], images.shape[-2:], mode="bilinear")[:, 0]
-        correlation = torch.corrcoef(torch.stack([normalise(ours).flatten(), theirs.flatten()]))[0, 1]
-        assert correlation > 0.98, f"pytorch-grad-cam's maps differ: correlation {correlation:.3f}"
+        for own, other in zip(ours.flatten(1), theirs.flatten(1)):
+            agree = torch.corrcoef(torch.stack([own, other]))[0, 1]
+            assert agree > 0.98 or own.max() == 0, f"pytorch-grad-cam's map differs: correlation {agree:.3f}"
 
 
 def main() -> None:
