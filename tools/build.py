@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tools import BUILD, ROOT
@@ -17,14 +18,18 @@ STAMP = BUILD / "html.digest"
 ZIP = HTML / "_static" / "xai-course-book.zip"
 
 
-def digest() -> str:
-    """A hash of the staged tree, of the package (the API page reads its docstrings) and of this step."""
+def digest(paths: Iterable[Path]) -> str:
     total = hashlib.sha256()
-    paths = [*STAGED.rglob("*"), *(ROOT / "xai_course").rglob("*.py"), ROOT / "constraints.txt", Path(__file__)]
     for path in sorted(paths):
         if path.is_file():
             total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return total.hexdigest()
+
+
+def state() -> tuple[str, str]:
+    """Hashes of the settings, and of all that Sphinx reads: the staged tree, the package (for its docstrings)."""
+    settings = [STAGED / "_config.yml", ROOT / "constraints.txt", ROOT / "tools" / "sphinx_tidy.py", Path(__file__)]
+    return digest(settings), digest([*settings, *STAGED.rglob("*"), *(ROOT / "xai_course").rglob("*.py")])
 
 
 def sphinx() -> int:
@@ -52,18 +57,26 @@ def pack() -> None:
     part.replace(ZIP)
 
 
+def forget() -> None:
+    """Build from nothing: Sphinx keeps pages that new settings would change, and warns about a page only once."""
+    for folder in (HTML, BUILD / ".doctrees"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main() -> int:
-    now = digest()
-    if STAMP.is_file() and STAMP.read_text() == now and (HTML / "index.html").is_file():
+    settings, everything = state()
+    before = STAMP.read_text().split() if STAMP.is_file() else ["", ""]
+    if before[1] == everything and (HTML / "index.html").is_file():
         print("sphinx: nothing changed")
         return 0
     STAMP.unlink(missing_ok=True)
+    if before[0] != settings:
+        forget()
     if status := sphinx():
-        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # a second try must warn again about unchanged pages
         print("sphinx: failed, see the warnings above", file=sys.stderr)
         return status
     pack()
-    STAMP.write_text(now)
+    STAMP.write_text(f"{settings} {everything}")
     print("sphinx: built, no warnings")
     return 0
 
