@@ -10,6 +10,7 @@ from functools import cache
 from .experiment import Experiment
 
 PAPERS = {
+    "looking": "Where does a network look?",
     "amc": "AMC-Loss",
     "hnc": "HNC",
     "loss_attention": "Loss-based attention",
