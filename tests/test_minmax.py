@@ -116,6 +116,12 @@ def test_undecided_is_finite_far_out():
     assert mm.conditional_entropy(z).item() == 0
 
 
+def test_half_precision_logits_are_widened():
+    z = torch.randn(4, 10).bfloat16()
+    assert mm.undecided_loss(z).dtype == mm.conditional_entropy(z).dtype == torch.float32
+    assert torch.equal(mm.undecided_loss(z), mm.undecided_loss(z.float()))
+
+
 # --- Eq. 10-11 ---
 
 

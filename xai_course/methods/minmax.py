@@ -51,7 +51,7 @@ def conditional_entropy(logits: Tensor) -> Tensor:
 
     For looking, not for training: its gradient dies where the classifier is confidently wrong (see `undecided_loss`).
     """
-    log_p = F.log_softmax(logits, dim=1)
+    log_p = F.log_softmax(wide(logits), dim=1)
     return -(log_p.exp() * log_p).sum(dim=1)
 
 
@@ -84,7 +84,9 @@ def undecided_loss(logits: Tensor) -> Tensor:
         ValueError: fewer than two classes.
     """
     _check_classes(logits)
-    return -F.log_softmax(logits, dim=1).mean(dim=1)  # log(softmax) would be -inf at a logit gap of 104 in float32
+    return -F.log_softmax(wide(logits), dim=1).mean(
+        dim=1
+    )  # log(softmax) would be -inf at a logit gap of 104 in float32
 
 
 def _check_classes(logits: Tensor) -> None:

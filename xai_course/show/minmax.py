@@ -228,9 +228,9 @@ def bars(values: Mapping[str, Sequence[float]], label: str, baseline: str = ""):
 def trust_curves(curves: Mapping[str, Sequence[float]], label: str):
     """One line per rule against the step t of the recursion."""
     with style():
-        figure, axes = _axes(1, 4.4, 2.6)
+        figure, axes = _axes(1, 6.2, 2.6)
         for name, values in curves.items():
             axes[0, 0].plot(range(len(values)), values, "o-", label=name)
         axes[0, 0].set(xlabel="step t of the recursion", ylabel=label, xticks=range(max(map(len, curves.values()))))
-        axes[0, 0].legend()
+        axes[0, 0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
