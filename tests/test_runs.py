@@ -15,6 +15,7 @@ from xai_course.methods.base import CrossEntropy, predict
 from xai_course.nets.convnets import GapClassifier
 from xai_course.runs import catalogue, ledger, records, report, sweep
 from xai_course.runs.experiment import Experiment, describe, run
+from xai_course.runs.speed import speed_markdown
 from xai_course.train import Preset
 
 CALLS = []
@@ -203,3 +204,19 @@ def test_command_line(lab, capsys):
     assert "--seeds must be at least 1, got 0" in capsys.readouterr().err
     assert cli.main(["run", "amc/toy/ce", "--preset", "colab"]) == 2
     assert "has the presets smoke, got 'colab'" in capsys.readouterr().err
+
+
+def test_speed_tables_name_their_reference_and_refuse_empty_records(lab):
+    with pytest.raises(ValueError, match="no benchmark records: run `make bench`"):
+        speed_markdown()
+    folder = lab / "results" / "benchmarks"
+    folder.mkdir(parents=True)
+    timing = {"ratio": 1.0, "low": 1.0, "high": 1.0, "milliseconds": 2.5}
+    record = {"machine": "CPU", "threads": 1, "python": "3", "torch": "2", "cases": {"n = 4": {"plain": timing}}}
+    record["cases"]["n = 4"]["ours"] = {"ratio": 0.5, "low": 0.4, "high": 0.625, "milliseconds": 1.25}
+    (folder / "toy.json").write_text(json.dumps(record))
+    text = speed_markdown()
+    assert "| n = 4 | CPU time ÷ plain |" in text and "| ours | 0.50 | 0.40 to 0.62 | 1.2 |" in text
+    (folder / "toy.json").write_text(json.dumps({**record, "cases": {}}))
+    with pytest.raises(ValueError, match="toy.json holds no cases"):
+        speed_markdown()

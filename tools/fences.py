@@ -1,6 +1,7 @@
 """Results into prose: what a page may ask for, replaced at staging time by text from the run records.
 
 - a fence ``{report} paper`` becomes the paper's tables, ours beside the printed numbers;
+- a fence ``{speed}`` becomes the tables of the benchmark records;
 - a fence ``{ledger}`` becomes the ledger of equations, algorithms and tables;
 - a fence ``{api}`` becomes the documentation of every public module, so that none can be forgotten;
 - a role ``{record}`experiment metric` `` (optionally a preset as third word) becomes "0.884 ± 0.003 (3 seeds)".
@@ -16,7 +17,8 @@ from collections.abc import Callable
 from tools import api
 
 ASKED = re.compile(
-    r"^```\{(?P<kind>report|ledger|api)\}[ \t]*(?P<of>\S*)[ \t]*\n```[ \t]*$|\{record\}`(?P<record>[^`\n]+)`", re.M
+    r"^```\{(?P<kind>report|speed|ledger|api)\}[ \t]*(?P<of>\S*)[ \t]*\n```[ \t]*$|\{record\}`(?P<record>[^`\n]+)`",
+    re.M,
 )
 
 
@@ -39,6 +41,10 @@ def block_text(kind: str, argument: str) -> str:
         from xai_course.runs.ledger import ledger_markdown
 
         return ledger_markdown()
+    if kind == "speed":
+        from xai_course.runs.speed import speed_markdown
+
+        return speed_markdown()
     if kind == "api":
         return api.markdown()
     from xai_course.runs.report import report_markdown
