@@ -140,7 +140,7 @@ def bars(records: Mapping[str, Mapping[str, object]], metric: str, ylabel: str, 
 
     rows = list(dict.fromkeys(row for group in records.values() for row in group))
     with style():
-        figure, axis = plt.subplots(figsize=(1.0 + 1.25 * len(records), 2.6))
+        figure, axis = plt.subplots(figsize=(1.0 + 1.25 * max(2, len(records)), 2.6))
         for r, row in enumerate(rows):
             for g, group in enumerate(records.values()):
                 record = group.get(row)
@@ -207,7 +207,7 @@ def maps_and_pixels(records: Mapping[str, Mapping[str, object]], layers: Sequenc
                 for row, record in group.items():
                     x, y = record.metrics[metric].values, record.metrics["accuracy"].values
                     axis.plot(x, y, marker, color=COLOURS[row], label=f"{task}, {NAMES[row]}", ms=4, alpha=0.7)
-            axis.set(xlabel=words, xlim=(0, 1), ylim=(0, 1))
+            axis.set(xlabel=words, xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1))
         axes[0].set_ylabel("accuracy without the shortcut")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
         plt.close(figure)
