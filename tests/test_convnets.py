@@ -1,4 +1,4 @@
-"""Networks: AMC-Loss's Table 2 layer by layer, parameter counts, map sizes, and the noise that must stop in eval mode."""
+"""Networks: AMC-Loss's Table 2 layer by layer, parameter counts, map sizes, noise in training only."""
 
 import pytest
 import torch
