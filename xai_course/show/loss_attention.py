@@ -119,9 +119,9 @@ def gradient_figure(methods: Mapping[str, PatchMethod], image: Tensor, label: in
     """One row per method: image, weights, and the gradient that each patch gets through logits and through weights."""
     import matplotlib.pyplot as plt
 
-    columns = ("image", "weights", "gradient through logits", "gradient through weights")
+    columns = ("image", "weights", "gradient\nthrough logits", "gradient\nthrough weights")
     with style():
-        figure, axes = plt.subplots(len(methods), 4, figsize=(6.4, 1.45 * len(methods) + 0.2), squeeze=False)
+        figure, axes = plt.subplots(len(methods), 4, figsize=(6.8, 1.3 * len(methods) + 0.3), squeeze=False)
         for row, (name, method) in zip(axes, methods.items()):
             paths = gradient_paths(method, image.unsqueeze(0), torch.tensor([label]))
             most = max(float(part.max()) for part in paths[1:])
@@ -231,7 +231,7 @@ def field_figure(nets: Mapping[str, nn.Module], image: Tensor, patch: int = 14):
             draw(axis, image)
             _frame(axis, net.boxes(size)[patch].tolist(), OBJECT)
             _frame(axis, net.boxes(size, "rf")[patch].tolist(), "white", "--")
-            axis.set_title(f"{name}: {net.field().size} px drawn, {net.field('rf').size} px seen")
+            axis.set_title(f"{name}\n{net.field().size} px drawn, {net.field('rf').size} px seen")
         _bare(axes)
     plt.close(figure)
     return figure
