@@ -63,9 +63,10 @@ def test_same_seed_same_weights_other_seed_other_weights():
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
-@pytest.mark.parametrize("schedule", ["constant", "one_cycle", "cosine", "gaussian_ramps"])
+@pytest.mark.parametrize("schedule", ["constant", "steps", "one_cycle", "cosine", "gaussian_ramps"])
 def test_interrupted_between_any_two_steps_resumes_bit_for_bit(tmp_path, schedule):
-    preset = Preset(epochs=2, batch_size=16, schedule=schedule, ramp_up=1, ramp_down=1, lr=0.01, checkpoint_seconds=0.0)
+    steps = {"milestones": (1,)} if schedule == "steps" else {"ramp_up": 1, "ramp_down": 1}
+    preset = Preset(epochs=2, batch_size=16, schedule=schedule, lr=0.01, checkpoint_seconds=0.0, **steps)
     whole = CrossEntropy(net())
     fit(whole, toy(), preset, augment=shift)
 
@@ -166,6 +167,8 @@ def test_a_diverging_loss_is_named_and_keeps_the_checkpoint(tmp_path):
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="optimizer must be one of adam, sgd, got 'adma'"):
         Preset(optimizer="adma")
+    with pytest.raises(ValueError, match='milestones belong to schedule "steps"'):
+        Preset(milestones=(3,))
     with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
         Preset(epochs=0)
     with pytest.raises(ValueError, match="empty data set"):
@@ -227,6 +230,15 @@ def test_gaussian_ramps_follow_the_paper():
         schedule.step()
     assert group["lr"] == pytest.approx(0.003 * 0.043937, rel=1e-3)
     assert group["betas"][0] == pytest.approx(0.9 * 0.043937 + 0.5 * (1 - 0.043937), rel=1e-4)
+
+
+def test_steps_take_a_tenth_after_each_milestone():
+    steps = {"schedule": "steps", "milestones": (2, 4)}
+    preset = Preset(epochs=6, batch_size=16, optimizer="sgd", lr=0.1, nesterov=True, **steps)
+    method = CrossEntropy(net(False))
+    rates = [epoch["lr"] for epoch in fit(method, toy(), preset)]  # as each epoch leaves it
+    assert rates == pytest.approx([0.1, 0.01, 0.01, 0.001, 0.001, 0.001])
+    assert make_optimizer(method, preset).param_groups[0]["nesterov"]
 
 
 WORKER = """

@@ -33,8 +33,10 @@ class Preset:
     Attributes:
         epochs, batch_size: passes over the data; images per step over all processes together.
         optimizer: "adam" (momentum is beta_1) or "sgd".
-        schedule: "constant", "one_cycle" (peak ``lr``), "cosine" (to 0), or "gaussian_ramps" (AMC-Loss, Sec. 3.2: up
-            over ``ramp_up`` epochs, down over the last ``ramp_down``, momentum falling to 0.5 with it).
+        nesterov: SGD's look-ahead momentum.
+        schedule: "constant", "steps" (a tenth after each epoch in ``milestones``), "one_cycle" (peak ``lr``), "cosine"
+            (to 0), or "gaussian_ramps" (AMC-Loss, Sec. 3.2: up over ``ramp_up`` epochs, down over the last
+            ``ramp_down``, momentum falling to 0.5 with it).
         clip_norm: largest global gradient norm, None for no limit.
         precision: "no" (float32) or "bf16" (autocast).
         ema: decay of the averaged weights that training ends with; None ends with the last ones. Averaging does not
@@ -61,19 +63,23 @@ class Preset:
     limit: int | None = None
     workers: int = 0
     checkpoint_seconds: float = 60.0
+    milestones: tuple[int, ...] = ()
+    nesterov: bool = False
 
     def __post_init__(self):
         choices = {"optimizer": _OPTIMIZERS, "schedule": _SCHEDULES, "precision": ("no", "bf16")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if (self.schedule == "steps") != bool(self.milestones):
+            raise ValueError(f'milestones belong to schedule "steps", got {self.milestones} with {self.schedule!r}')
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 _OPTIMIZERS = ("adam", "sgd")
-_SCHEDULES = ("constant", "one_cycle", "cosine", "gaussian_ramps")
+_SCHEDULES = ("constant", "steps", "one_cycle", "cosine", "gaussian_ramps")
 
 
 class GaussianRamps:
@@ -109,7 +115,8 @@ def make_optimizer(method: Method, preset: Preset) -> torch.optim.Optimizer:
     groups = method.parameter_groups()
     if preset.optimizer == "adam":
         return torch.optim.Adam(groups, lr=preset.lr, betas=(preset.momentum, 0.999), weight_decay=preset.weight_decay)
-    return torch.optim.SGD(groups, lr=preset.lr, momentum=preset.momentum, weight_decay=preset.weight_decay)
+    options = {"weight_decay": preset.weight_decay, "nesterov": preset.nesterov}
+    return torch.optim.SGD(groups, lr=preset.lr, momentum=preset.momentum, **options)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, preset: Preset, steps_per_epoch: int):
@@ -118,6 +125,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, preset: Preset, steps_per_ep
     if preset.schedule == "one_cycle":
         peaks = [group["lr"] for group in optimizer.param_groups]
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=total, cycle_momentum=False)
+    if preset.schedule == "steps":
+        at = [epoch * steps_per_epoch for epoch in preset.milestones]
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, at, gamma=0.1)
     if preset.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
     if preset.schedule == "gaussian_ramps":

@@ -72,7 +72,7 @@ class Experiment:
         """Everything declared, as plain data."""
         parts = ("data", "net", "method", "augment")
         return {
-            "preset": asdict(self.preset(preset)),
+            "preset": {name: describe(value) for name, value in asdict(self.preset(preset)).items()},
             **{part: describe(getattr(self, part)) for part in parts},
             "measures": [describe(measure) for measure in self.measures],
         }
@@ -101,14 +101,16 @@ def describe(call: object) -> object:
 def code_fingerprint(experiment: Experiment) -> str:
     """Hash of the source files that decide a run, so that a cached seed is never reused after they changed."""
     calls = [experiment.data, experiment.net, experiment.method, experiment.augment, *experiment.measures]
-    files = {inspect.getfile(module) for module in (train, base, maps)}
+    files, texts = {inspect.getfile(module) for module in (train, base, maps)}, []
     while calls:
         call = calls.pop()
         if isinstance(call, functools.partial):
             calls += [call.func, *call.args, *call.keywords.values()]
-        elif callable(call) and not call.__module__.startswith(f"{__package__}."):  # runs/ only declares
+        elif callable(call) and call.__module__.startswith(f"{__package__}."):  # declared beside many others: alone
+            texts.append(inspect.getsource(call))
+        elif callable(call):
             files.add(inspect.getsourcefile(call))
-    return fingerprint(*(Path(f).read_bytes() for f in sorted(files)))
+    return fingerprint(*(Path(f).read_bytes() for f in sorted(files)), *sorted(texts))
 
 
 def run(

@@ -119,7 +119,8 @@ COCO = {
 
 
 def _imagenet() -> list[Experiment]:
-    long = Preset(120, 256, "sgd", 0.1, weight_decay=1e-4, schedule="cosine", precision="bf16", workers=8)
+    steps = {"schedule": "steps", "milestones": (30, 60, 90)}
+    long = Preset(120, 256, "sgd", 0.1, weight_decay=1e-4, precision="bf16", workers=8, **steps)
     found = []
     for net, rows in IMAGENET.items():
         for row, (title, method, top1, top5) in rows.items():
@@ -142,7 +143,8 @@ def _imagenet() -> list[Experiment]:
 
 
 def _cub() -> list[Experiment]:
-    tuned = Preset(100, 16, "sgd", 0.001, weight_decay=1e-4, schedule="cosine", precision="bf16", workers=8)
+    steps = {"schedule": "steps", "milestones": (50,)}
+    tuned = Preset(100, 16, "sgd", 0.001, weight_decay=1e-4, precision="bf16", workers=8, **steps)
     presets = {"smoke": SMOKE, "colab": tuned, "paper": tuned}
     net = partial(resnet, name="resnet50", pretrained=True)
     return [
@@ -163,7 +165,8 @@ def _cub() -> list[Experiment]:
 
 
 def _coco() -> list[Experiment]:
-    tuned = Preset(14, 24, "sgd", 0.001, weight_decay=5e-4, schedule="cosine", precision="bf16", workers=8)
+    steps = {"schedule": "steps", "milestones": (6, 8)}
+    tuned = Preset(14, 24, "sgd", 0.001, weight_decay=5e-4, precision="bf16", workers=8, **steps)
     needs = "COCO 2014 (a download), ImageNet weights and a GPU"
     copied = "another paper's code: HNC copied this row from it"
     return [

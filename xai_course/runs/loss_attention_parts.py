@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -118,17 +118,18 @@ ONE = Preset(1, 8, optimizer="sgd", lr=0.01, limit=16)  # a smoke run of a big n
 GPU = Preset(
     30, 512, optimizer="sgd", lr=0.4, weight_decay=5e-4, schedule="one_cycle", precision="bf16", channels_last=True
 )
+PAPER = Preset(200, 128, optimizer="sgd", lr=0.1, weight_decay=5e-4, schedule="steps", milestones=(100, 150))
 SGD: Mapping[str, Preset] = {
     "smoke": ONE,
     "colab": GPU,
-    "paper": Preset(200, 128, optimizer="sgd", lr=0.1, weight_decay=5e-4, schedule="cosine"),
+    "paper": PAPER,
 }
 ADAM: Mapping[str, Preset] = {
     "smoke": ONE,
     "colab": Preset(30, 512, lr=0.003, schedule="one_cycle", precision="bf16", channels_last=True),
     "paper": Preset(200, 128, lr=0.003, schedule="gaussian_ramps", ramp_up=80, ramp_down=80),
 }
-BATCH_48 = {**SGD, "paper": Preset(200, 48, optimizer="sgd", lr=0.1, weight_decay=5e-4, schedule="cosine")}
+BATCH_48 = {**SGD, "paper": replace(PAPER, batch_size=48)}
 SMALL = {
     "smoke": Preset(6, 64, lr=2e-2, schedule="one_cycle"),
     "colab": Preset(20, 128, lr=2e-2, schedule="one_cycle"),
