@@ -216,7 +216,7 @@ def test_holm_by_hand():
 
 
 def test_unknown_tables_are_named():
-    with pytest.raises(ValueError, match="tables are scores, differences, maps"):
+    with pytest.raises(ValueError, match="tables are verdict, scores, differences, maps"):
         bench_page.refreshed("% bench nothing plain\n% end\n")
 
 

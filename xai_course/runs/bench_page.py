@@ -60,6 +60,20 @@ def twin(key: str) -> str:
     return "ce" if key in COMBINED else ROWS[key].twin if ROWS[key].grid or key == "minmax_u0" else key
 
 
+def rows_run(setting: str) -> tuple[str, ...]:
+    """The rows of a setting that have a record, and so has their twin."""
+
+    def there(key: str) -> bool:
+        return records.record_path(f"bench/{setting}/{key}", "smoke").exists()
+
+    return tuple(key for key in rows_of(setting) if there(key) and there(twin(key)))
+
+
+def measured() -> tuple[str, ...]:
+    """The settings in which some method has run beside its twin."""
+    return tuple(s for s in SETTINGS if any(twin(key) != key for key in rows_run(s)))
+
+
 def values(setting: str, key: str, metric: str) -> dict[int, float]:
     """One metric of one row by seed."""
     record = records.load(f"bench/{setting}/{key}")
@@ -91,7 +105,7 @@ def differences(setting: str, metric: str) -> dict[str, Difference]:
         ValueError: a method and its twin were run with other seeds. FileNotFoundError: a row was not run.
     """
     found = {}
-    for key in rows_of(setting):
+    for key in rows_run(setting):
         if twin(key) == key:
             continue
         ours, theirs = values(setting, key, metric), values(setting, twin(key), metric)
@@ -138,7 +152,7 @@ def scores_table(setting: str) -> str:
     metrics = [m for m in NAMES if m in records.load(f"bench/{setting}/ce").metrics and m not in MAPS[2:]]
     if setting != "shifted":
         metrics = [m for m in metrics if m != "validation_accuracy"]
-    rows = [[title(key), *(mean_sd(setting, key, m) for m in metrics)] for key in rows_of(setting)]
+    rows = [[title(key), *(mean_sd(setting, key, m) for m in metrics)] for key in rows_run(setting)]
     return _table(["", *(NAMES[m] for m in metrics)], rows)
 
 
@@ -165,11 +179,32 @@ def maps_table(setting: str) -> str:
         [f"*{name.replace('_', ' ')}*", *(mean_sd(setting, "ce", f"{m}_{name}") for m in metrics)]
         for name in (*TRIVIAL, "untrained")
     ]
-    rows += [[title(key), *(mean_sd(setting, key, m) for m in metrics)] for key in rows_of(setting)]
+    rows += [[title(key), *(mean_sd(setting, key, m) for m in metrics)] for key in rows_run(setting)]
     return _table(["", *(NAMES[m] for m in metrics)], rows)
 
 
-TABLES = {"scores": scores_table, "differences": differences_table, "maps": maps_table}
+def verdict_text(setting: str) -> str:
+    """The verdicts of a setting in words, and what was declared and not run."""
+    lines = []
+    for metric in PRIMARY[setting]:
+        said, found = verdicts(setting, metric), differences(setting, metric)
+        if not said:
+            continue
+        parts = [
+            f"{word} for {' · '.join(f'{title(k)} ({found[k].mean:+.3f})' for k in said if said[k] == word)}"
+            for word in ("higher", "lower")
+            if word in said.values()
+        ]
+        left = [title(k) for k in said if said[k] == "open"]
+        parts += [f"open for {' · '.join(left)}"] if left else []
+        lines.append(f"- **{NAMES[metric].capitalize()}**, against the twin: {'; '.join(parts)}.")
+    missing = [title(k) for k in rows_of(setting) if k not in rows_run(setting)]
+    if missing:
+        lines.append(f"- Declared and not run: {' · '.join(missing)}.")
+    return "\n".join(lines)
+
+
+TABLES = {"verdict": verdict_text, "scores": scores_table, "differences": differences_table, "maps": maps_table}
 
 
 def refreshed(page: str) -> str:

@@ -183,7 +183,20 @@ def choose(accuracies: dict[float, float], images: int, *, strongest: bool = Tru
     return (max if strongest else min)(value for value, reached in accuracies.items() if reached >= best - error)
 
 
-CHOSEN: dict[str, dict[str, float]] = {s: {k: r.grid[1] for k, r in ROWS.items() if r.grid} for s in SETTINGS}
+# What `choose` gave; where no trial has run, the middle value stands in the declaration.
+CHOSEN: dict[str, dict[str, float]] = {
+    "plain": {
+        "smoothing": 0.2,
+        "amc": 0.5,
+        "amc_w100": 0.02,
+        "hnc_mse": 0.1,
+        "hnc_kd": 0.1,
+        "reff": 3.0,
+        "mass": 0.2,
+        "loss_attention": 0.3,
+    },
+    "shifted": {"reff": 3.0, "mass": 0.1},
+}
 
 
 def chosen_method(setting: str, key: str):
@@ -191,7 +204,7 @@ def chosen_method(setting: str, key: str):
     if key in COMBINED:
         return partial(Combined, parts=tuple(chosen_method(setting, part) for part in COMBINED[key][1]))
     row = ROWS[key]
-    return row.method(CHOSEN[setting][key] if row.grid else None)
+    return row.method(CHOSEN.get(setting, {}).get(key, row.grid[1]) if row.grid else None)
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
