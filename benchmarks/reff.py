@@ -123,9 +123,8 @@ def main() -> None:
     for faster, slower, wanted in TARGETS:
         ratio = timings[faster].ratio / timings[slower].ratio
         print(f"{faster} / {slower} = {ratio:.3f}, wanted <= {wanted:.3f}: {'met' if ratio <= wanted else 'MISSED'}")
-    print(
-        f"bytes kept for backward {stored:.3f}, wanted <= {MEMORY_WANTED}: {'met' if stored <= MEMORY_WANTED else 'MISSED'}"
-    )
+    verdict = "met" if stored <= MEMORY_WANTED else "MISSED"
+    print(f"bytes kept for backward {stored:.3f}, wanted <= {MEMORY_WANTED}: {verdict}")
     if arguments.save:
         setting = {"network": "ResNet-18, train, float32", "batch": arguments.batch, "side": arguments.side}
         setting["bytes kept for backward relative to cross-entropy"] = round(stored, 3)

@@ -210,6 +210,7 @@ def test_learns_to_look_inside():
 def _worker(rank: int, file: str, results) -> None:
     import torch.distributed as dist
 
+    torch.set_num_threads(1)  # a forked process must not use its parent's thread pool
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     net, batch = problem(batch=8)
     half = Batch(*(t[rank::2] for t in batch))
@@ -228,12 +229,14 @@ def _worker(rank: int, file: str, results) -> None:
 
 def test_two_processes_give_the_gradient_of_one(tmp_path):
     """With one average after the backward pass, as our loop does, and with DistributedDataParallel's own reducer."""
-    context = torch.multiprocessing.get_context("spawn")
+    # forked where possible: a spawned process would import everything again, which takes longer than the test
+    methods = torch.multiprocessing.get_all_start_methods()
+    context = torch.multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     results = context.Queue()
     workers = [context.Process(target=_worker, args=(r, str(tmp_path / "store"), results)) for r in range(2)]
     for worker in workers:
         worker.start()
-    reduced, wrapped = results.get(timeout=120)
+    reduced, wrapped = results.get(timeout=200)
     for worker in workers:
         worker.join(60)
     net, batch = problem(batch=8)
