@@ -196,6 +196,7 @@ CHOSEN: dict[str, dict[str, float]] = {
         "loss_attention": 0.3,
     },
     "shifted": {"reff": 3.0, "mass": 0.1},
+    "noisy": {"smoothing": 0.05, "amc": 0.5, "amc_w100": 0.02, "hnc_mse": 1.0, "hnc_kd": 1.0, "loss_attention": 1.0},
 }
 
 
