@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from .catalogue import PAPERS
 from .records import results_folder
 
 
@@ -21,7 +22,8 @@ def speed_markdown() -> str:
         record = json.loads(path.read_text("utf-8"))
         if not record.get("cases"):
             raise ValueError(f"{path.name} holds no cases: run its benchmark again")
-        parts.append(f"## {path.stem.replace('_', ' ')}\n\n{_conditions(record)}")
+        title = PAPERS.get(path.stem, path.stem.capitalize())
+        parts.append(f"## {title}\n\n{_conditions(record)}")
         parts += [_case(name, timings) for name, timings in record["cases"].items()]
     return "\n\n".join(parts)
 
