@@ -15,7 +15,7 @@ from xai_course.measure import protocol
 from xai_course.measure.sanity import lambda_zero_equals_baseline
 from xai_course.methods.amc import AmcLoss
 from xai_course.methods.base import Clock, CrossEntropy
-from xai_course.methods.combined import Combined
+from xai_course.methods.combined import Combined, Decision, Focused
 from xai_course.methods.hnc import HNC
 from xai_course.methods.loss_attention import LossAttention
 from xai_course.methods.minmax import MinMax
@@ -24,7 +24,7 @@ from xai_course.nets.convnets import GapClassifier, small_cnn
 from xai_course.nets.patch_nets import patch_net
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
 from xai_course.runs import bench, bench_page, bench_parts
-from xai_course.runs.bench_parts import COMBINED, ROWS, SETTINGS, TUNING_SEED, choose, rows_of
+from xai_course.runs.bench_parts import NEEDS_MASKS, REAL, ROWS, TUNING_SEED, choose, rows_of
 
 CLOCK = Clock(epoch=5, step=5, epochs=10, steps_per_epoch=1)
 LAYERS = ("body.1", "body.3")
@@ -48,17 +48,37 @@ def splits() -> Splits:
 
 def test_rows_are_plain_data_and_methods_of_one_network_share_preset_and_images():
     settings = {e.name: e.settings("smoke") for e in bench.EXPERIMENTS}
-    for setting in SETTINGS:
+    for setting in bench.DATA:
         found = {key: settings[f"bench/{setting}/{key}"] for key in rows_of(setting)}
         assert len({str(f["data"]) for f in found.values()}) == 1
         for key, row in found.items():
             assert row["preset"] == found[bench_page.twin(key)]["preset"], key
-            if key in COMBINED or ROWS[key].net is bench_parts.small:
+            if bench_parts.net_of(key) is bench_parts.small:
                 assert row["net"] == found["ce"]["net"]
     trials = [s for name, s in settings.items() if name.split("/")[1] in ("rate", "tuning")]
     assert trials and all(s["measures"] == ["xai_course.measure.protocol.validation_accuracy"] for s in trials)
     assert TUNING_SEED not in bench_parts.SEEDS
     assert all(len(row.grid) in (0, 3) for row in ROWS.values())  # one budget
+
+
+def test_real_images_come_in_the_shape_of_the_others(monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    grey = ArrayData(torch.randint(1, 256, (5, 1, 28, 28), generator=g, dtype=torch.uint8), torch.arange(5))
+    monkeypatch.setattr(
+        bench_parts, "fashion_mnist", lambda *a, **k: Splits("F", grey, grey, grey, tuple("abcde"), "0")
+    )
+    images = bench_parts.clothes().train.images
+    assert images.shape == (5, 3, 32, 32) and images.dtype == torch.uint8
+    assert torch.equal(images[:, 1, 2:-2, 2:-2], grey.images[:, 0])
+    assert images.float().sum() == 3 * grey.images.float().sum()  # the rim is black
+
+
+def test_rows_that_need_masks_are_left_out_where_there_are_none():
+    for setting, real in REAL.items():
+        assert real.masks or not set(NEEDS_MASKS) & set(rows_of(setting))
+        with_maps = protocol.explanations in bench_parts.measures(setting, "ce")
+        assert with_maps == real.masks
+    assert set(NEEDS_MASKS) <= set(rows_of("shifted"))
 
 
 def test_choose_takes_the_strongest_within_one_standard_error():
@@ -142,6 +162,27 @@ def test_combination_refuses_what_it_cannot_weigh():
         Combined(net, (CrossEntropy,))
     with pytest.raises(ValueError, match="must have one of balance, label_smoothing, got Patchless"):
         Combined(net, (CrossEntropy, type("Patchless", (MinMax,), {})))
+
+
+def test_focused_attention_is_the_attention_loss_plus_reff_on_its_own_decision():
+    """Not on mean-pooling, which is what the patch network's forward gives."""
+    net = patch_net("small", 4, image_size=32, width=2, hidden=8).double()
+    b = batch()
+    b = b._replace(images=b.images.double())
+    base, layers = partial(LossAttention, gamma_max=0.3, ramp_epochs=None), ("body.0.1", "body.0.2")
+    both = Focused(net, base, partial(ReFF, penalty="mass", balance=0.5), layers)
+    alone = base(net)
+    focus = ReFF(Decision(alone), [f"method.net.{name}" for name in layers], penalty="mass").focus(b)[0].loss
+    expected = next(iter(alone.losses(b, CLOCK)))["total"] + 0.5 * focus
+    (terms,) = both.losses(b, CLOCK)
+    assert torch.allclose(terms["total"], expected, rtol=1e-12) and terms["focusing"] > 0
+    pooled = ReFF(net, layers, penalty="mass").focus(b)[0].loss
+    assert (focus - pooled).abs() > 1e-4  # the two decisions have different maps
+    assert torch.equal(both.logits(b.images), alone.logits(b.images))
+    assert len(list(both.parameters())) == len(list(net.parameters()))
+    assert set(both.state_dict()) == {f"net.{name}" for name in net.state_dict()}
+    gradients = torch.autograd.grad(terms["total"], list(net.parameters()))
+    assert all(g.isfinite().all() for g in gradients)
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------

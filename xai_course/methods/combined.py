@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.batch import Batch
 from .base import Clock, Losses, Method
+from .reff import ReFF
 
 STRENGTHS = ("balance", "label_smoothing")
 
@@ -43,3 +44,52 @@ class Combined(Method):
         found = [next(iter(part.losses(batch, clock))) for part in self.parts]
         terms = {f"{type(p).__name__} {k}": v for p, f in zip(self.parts, found) for k, v in f.items()}
         yield terms | {"total": sum(f["total"] for f in found) / len(found)}
+
+
+class Decision(nn.Module):
+    """What a method decides with, as a network: ``forward`` gives the method's logits."""
+
+    def __init__(self, method: Method):
+        super().__init__()
+        self.method = method
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.method.logits(images)
+
+
+class Focused(Method):
+    r"""ReFF on the logits that another method decides with: :math:`L = L_{base} + \lambda L_{ReFF}`.
+
+    Where the base weighs patches or pools maps in its own way, its network's ``forward`` is not its decision, so
+    `Combined` would focus the wrong one. It costs a second forward pass.
+
+    Args:
+        net: the network of the base.
+        base: called with the network gives a `Method` that yields once per batch; its map is the explanation.
+        focus: called with the decision and ``layers`` gives a `ReFF`.
+        layers: names of modules of ``net``.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        base: Callable[[nn.Module], Method],
+        focus: Callable[..., ReFF],
+        layers: Sequence[str],
+    ):
+        super().__init__(net)
+        method = base(net)
+        self.base = (method,)  # tuples: the network is registered once, as self.net
+        self.focus = (focus(Decision(method), layers=[f"method.net.{layer}" for layer in layers]),)
+
+    def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
+        (base,), (reff,) = self.base, self.focus
+        terms, (focus, _) = next(iter(base.losses(batch, clock))), reff.focus(batch)
+        total = terms["total"] + reff.current_balance(clock) * focus.loss
+        yield {**terms, "focusing": focus.loss.detach(), "dead": focus.dead.mean(), "total": total}
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.base[0].logits(images)
+
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        return self.base[0].explain(images, classes)

@@ -1,4 +1,4 @@
-"""The bench: every method of the course, its plain twin and three combinations under one protocol, as data.
+"""The bench: every method of the course, its plain twin and some combinations under one protocol, as data.
 
 ``bench/<setting>/<method>`` are the final rows (seeds `SEEDS`), ``bench/tuning/<setting>_<method>_<value>`` the trials
 that decided their values (seed `TUNING_SEED`, validation split only), ``bench/rate/<network>_<value>`` those that
@@ -13,11 +13,13 @@ from functools import partial
 from ..methods.base import CrossEntropy
 from .bench_parts import (
     COMBINED,
+    REAL,
     ROWS,
     SETTINGS,
     chosen_method,
     digits,
     measures,
+    net_of,
     presets,
     rows_of,
     shown,
@@ -30,18 +32,25 @@ from .experiment import Experiment
 RATES = {"ce": (4e-3, 8e-3, 1.6e-2), "mean": (1e-2, 2e-2, 4e-2), "wildcat": (5e-3, 1e-2, 2e-2)}
 
 
+DATA = {
+    **{setting: partial(digits, **knobs) for setting, (_, knobs) in SETTINGS.items()},
+    **{setting: real.data for setting, real in REAL.items()},
+}
+
+
 def _final() -> Iterator[Experiment]:
-    for setting, (_, knobs) in SETTINGS.items():
+    for setting, data in DATA.items():
         for key in rows_of(setting):
-            net = small if key in COMBINED else ROWS[key].net
+            net = net_of(key)
             yield Experiment(
                 f"bench/{setting}/{key}",
                 COMBINED[key][0] if key in COMBINED else ROWS[key].title,
-                partial(digits, **knobs),
+                data,
                 net,
                 chosen_method(setting, key),
                 presets(net, setting),
                 measures(setting, key),
+                needs=REAL[setting].needs if setting in REAL else "",
                 shown=shown(setting),
             )
     yield Experiment(
@@ -58,9 +67,10 @@ def _final() -> Iterator[Experiment]:
 
 def _trial(name: str, title: str, setting: str, net, method, rate: float | None = None) -> Experiment:
     """A trial never opens the test split."""
-    data = partial(digits, **SETTINGS[setting][1])
-    plan, seen = presets(net, setting, rate), ("validation_accuracy",)
-    return Experiment(f"bench/{name}", title, data, net, method, plan, (validation_accuracy,), shown=seen)
+    plan, needs = presets(net, setting, rate), REAL[setting].needs if setting in REAL else ""
+    seen = ("validation_accuracy",)
+    measure = (validation_accuracy,)
+    return Experiment(f"bench/{name}", title, DATA[setting], net, method, plan, measure, needs=needs, shown=seen)
 
 
 def _rates() -> Iterator[Experiment]:
@@ -72,7 +82,7 @@ def _rates() -> Iterator[Experiment]:
 
 
 def _tuning() -> Iterator[Experiment]:
-    for setting in SETTINGS:
+    for setting in DATA:
         for key in rows_of(setting):
             row = ROWS.get(key)
             for value in row.grid if row else ():

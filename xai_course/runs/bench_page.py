@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..measure.trivial import TRIVIAL
 from . import records
-from .bench_parts import COMBINED, ROWS, SETTINGS, rows_of
+from .bench_parts import COMBINED, REAL, ROWS, SETTINGS, rows_of
 
 NAMES = {
     "accuracy": "accuracy",
@@ -37,7 +37,10 @@ NAMES = {
 }
 MAPS = ("energy_in_mask", "pointing", "iou", "f1_plus", "f1_minus", "box_accuracy")
 LESS_IS_MORE = ("ece", "memorised", "deletion", "time", "memory")
-PRIMARY = {setting: ("mAP" if setting == "multi" else "accuracy", "energy_in_mask") for setting in SETTINGS}
+PRIMARY = {
+    **{setting: ("mAP" if setting == "multi" else "accuracy", "energy_in_mask") for setting in SETTINGS},
+    **{setting: ("accuracy", "energy_in_mask")[: 1 + real.masks] for setting, real in REAL.items()},
+}
 BLOCK = re.compile(r"^% bench (?P<what>\w+) (?P<setting>\w+)\n.*?^% end\n", re.M | re.S)
 
 
@@ -57,7 +60,7 @@ def title(key: str) -> str:
 
 def twin(key: str) -> str:
     """The row a method is compared with; its own name where it is the plain one."""
-    return "ce" if key in COMBINED else ROWS[key].twin if ROWS[key].grid or key == "minmax_u0" else key
+    return ROWS[COMBINED[key][1][0] if key in COMBINED else key].twin
 
 
 def rows_run(setting: str) -> tuple[str, ...]:
@@ -71,7 +74,7 @@ def rows_run(setting: str) -> tuple[str, ...]:
 
 def measured() -> tuple[str, ...]:
     """The settings in which some method has run beside its twin."""
-    return tuple(s for s in SETTINGS if any(twin(key) != key for key in rows_run(s)))
+    return tuple(s for s in PRIMARY if any(twin(key) != key for key in rows_run(s)))
 
 
 def values(setting: str, key: str, metric: str) -> dict[int, float]:
@@ -150,7 +153,7 @@ def mean_sd(setting: str, key: str, metric: str) -> str:
 def scores_table(setting: str) -> str:
     """What each row reached, mean and standard deviation over the seeds."""
     metrics = [m for m in NAMES if m in records.load(f"bench/{setting}/ce").metrics and m not in MAPS[2:]]
-    if setting != "shifted":
+    if setting not in ("shifted", "textures"):
         metrics = [m for m in metrics if m != "validation_accuracy"]
     rows = [[title(key), *(mean_sd(setting, key, m) for m in metrics)] for key in rows_run(setting)]
     return _table(["", *(NAMES[m] for m in metrics)], rows)
@@ -215,9 +218,9 @@ def refreshed(page: str) -> str:
     """
 
     def made(match: re.Match) -> str:
-        if match["what"] not in TABLES or match["setting"] not in SETTINGS:
+        if match["what"] not in TABLES or match["setting"] not in PRIMARY:
             raise ValueError(
-                f"tables are {', '.join(TABLES)} of {', '.join(SETTINGS)}, got {match[0].splitlines()[0]!r}"
+                f"tables are {', '.join(TABLES)} of {', '.join(PRIMARY)}, got {match[0].splitlines()[0]!r}"
             )
         return f"% bench {match['what']} {match['setting']}\n\n{TABLES[match['what']](match['setting'])}\n\n% end\n"
 

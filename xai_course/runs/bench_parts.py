@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from torch import nn
+from torch.nn import functional as F
 
 from ..data.batch import ArrayData, Splits
+from ..data.folders import in_memory
 from ..data.textured_digits import textured_digits
+from ..data.textured_mnist import textured_mnist
+from ..data.vision import cifar10, fashion_mnist
 from ..measure.calibration import calibration
 from ..measure.localisation import accuracy
 from ..measure.multilabel import multilabel_scores
@@ -17,10 +21,11 @@ from ..measure.robustness import fgsm_accuracy, memorised, pgd_accuracy
 from ..measure.sanity import shuffled_labels
 from ..methods.amc import AmcLoss
 from ..methods.base import Clock, CrossEntropy
-from ..methods.combined import Combined
+from ..methods.combined import Combined, Focused
+from ..methods.erasing import Erasing
 from ..methods.hnc import HNC
 from ..methods.loss_attention import LossAttention
-from ..methods.minmax import MinMax
+from ..methods.minmax import MaskRule, MinMax
 from ..methods.patch_heads import MeanPooling
 from ..methods.reff import ReFF
 from ..methods.wsol import PooledMaps
@@ -57,6 +62,39 @@ def with_shuffled_labels(preset: str = "smoke", *, seed: int = 0, **knobs) -> Sp
     return splits._replace(train=train, fingerprint=f"{splits.fingerprint} shuffled")
 
 
+def clothes(preset: str = "smoke", *, seed: int = 0) -> Splits:
+    """Fashion-MNIST in the shape of the other settings: a rim of two black pixels, the grey channel three times."""
+    limit = (2000, 1000, 2000) if preset == "smoke" else None
+    splits = fashion_mnist(preset, seed=seed, limit=limit)
+    rim = {name: _in_shape(getattr(splits, name)) for name in ("train", "validation", "test")}
+    return splits._replace(**rim, fingerprint=f"{splits.fingerprint} 3x32x32")
+
+
+def _in_shape(data: ArrayData) -> ArrayData:
+    return ArrayData(F.pad(data.images, (2, 2, 2, 2)).expand(-1, 3, -1, -1).contiguous(), data.labels)
+
+
+def textures(preset: str = "smoke", *, seed: int = 0) -> Splits:
+    """`shifted` with MNIST's digits and photographs of textures: the background tells the label in training only."""
+    return in_memory(textured_mnist(preset, seed=seed, canvas=32, zoom=0.3))
+
+
+@dataclass(frozen=True)
+class Real:
+    """A setting of real images: what it shows, its data, whether these have masks, and what it needs."""
+
+    title: str
+    data: object
+    masks: bool
+    needs: str
+
+
+REAL = {
+    "clothes": Real("2000 photographs of clothes", clothes, False, "Fashion-MNIST (a download of 31 MB)"),
+    "cifar10": Real("CIFAR-10", cifar10, False, "CIFAR-10 and a GPU"),
+    "textures": Real("MNIST on photographs of textures", textures, True, "MNIST, textures (DTD) and a GPU"),
+}
+
 # --- networks: the same body wherever the method allows ---------------------------------------------------------------
 
 
@@ -89,6 +127,7 @@ def reference(splits: Splits) -> CrossEntropy:
 
 
 LAYERS = ("body.1", "body.2", "body.3", "body.4")
+PATCH_LAYERS = ("body.0.0", "body.0.1", "body.0.2")
 RATE = {small: 8e-3, patches: 4e-2, localiser: 1e-2, pair: 1e-2}
 
 
@@ -115,7 +154,7 @@ class Row:
         net: which network it trains.
         make: called with ``network`` and the tried value under the name ``knob``.
         knob, grid: the one value that is tried and its three candidates, weakest first; "" and () for none.
-        twin: the row it is compared with: the same network without the method.
+        twin: the row it is compared with: the same network without the method; a plain row is its own.
     """
 
     title: str
@@ -140,7 +179,7 @@ ROWS = {
     "mass": Row(
         "ReFF, linear mass (ours)", small, partial(ReFF, layers=LAYERS, penalty="mass"), "balance", (0.1, 0.2, 0.4)
     ),
-    "mean": Row("Patches, mean-pooling", patches, MeanPooling),
+    "mean": Row("Patches, mean-pooling", patches, MeanPooling, twin="mean"),
     "loss_attention": Row(
         "Patches, Loss-Attention",
         patches,
@@ -149,15 +188,21 @@ ROWS = {
         (0.1, 0.3, 1.0),
         "mean",
     ),
-    "wildcat": Row("Localiser alone", localiser, PooledMaps),
+    "wildcat": Row("Localiser alone", localiser, PooledMaps, twin="wildcat"),
     "minmax_u0": Row("Min-Max, u = 0", pair, MinMax, twin="wildcat"),
+    "minmax_u4": Row("Min-Max, u = 4", pair, partial(MinMax, erasing=Erasing(4, start_epoch=1)), twin="wildcat"),
+    "minmax_attached": Row(
+        "Min-Max, attached mask (ours)", pair, partial(MinMax, mask=MaskRule(attach=True)), twin="wildcat"
+    ),
 }
 COMBINED = {
     "amc_hnc": ("AMC-Loss + HNC mse", ("amc", "hnc_mse")),
     "hnc_mass": ("HNC mse + linear mass", ("hnc_mse", "mass")),
     "smoothing_mass": ("Label smoothing + linear mass", ("smoothing", "mass")),
+    "loss_attention_mass": ("Loss-Attention + linear mass", ("loss_attention", "mass")),
 }
 SEVERAL_LABELS = ("ce", "hnc_mse", "hnc_kd", "mean", "loss_attention")  # the others are defined for one label each
+NEEDS_MASKS = ("reff", "mass", "hnc_mass", "smoothing_mass", "loss_attention_mass")
 LABEL_NOISE = ("ce", "smoothing", "amc", "amc_w100", "hnc_mse", "hnc_kd", "amc_hnc", "mean", "loss_attention")
 
 
@@ -165,7 +210,9 @@ def rows_of(setting: str) -> tuple[str, ...]:
     """The rows of a setting: those that it asks something of."""
     if setting in ("noisy", "multi"):
         return LABEL_NOISE if setting == "noisy" else SEVERAL_LABELS
-    return tuple(ROWS) if setting == "plain" else (*ROWS, "hnc_mass", "smoothing_mass")
+    if setting in ("shifted", "textures"):
+        return (*ROWS, "hnc_mass", "smoothing_mass", "loss_attention_mass")
+    return tuple(key for key in ROWS if setting == "plain" or key not in NEEDS_MASKS)
 
 
 # --- what the tuning rows say -----------------------------------------------------------------------------------------
@@ -203,9 +250,17 @@ CHOSEN: dict[str, dict[str, float]] = {
 def chosen_method(setting: str, key: str):
     """The method of one row with its chosen value; a combination takes its parts' values as they are."""
     if key in COMBINED:
-        return partial(Combined, parts=tuple(chosen_method(setting, part) for part in COMBINED[key][1]))
+        parts = tuple(chosen_method(setting, part) for part in COMBINED[key][1])
+        if net_of(key) is patches:
+            return partial(Focused, base=parts[0], focus=parts[1], layers=PATCH_LAYERS)
+        return partial(Combined, parts=parts)
     row = ROWS[key]
     return row.method(CHOSEN.get(setting, {}).get(key, row.grid[1]) if row.grid else None)
+
+
+def net_of(key: str):
+    """The network of a row; a combination's is that of its first part."""
+    return ROWS[COMBINED[key][1][0] if key in COMBINED else key].net
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
@@ -222,9 +277,12 @@ SINGLE = (
     perturbation,
 )
 SEVERAL = (multilabel_scores, validation_accuracy, explanations)
+WITHOUT_MASKS = tuple(measure for measure in SINGLE if measure is not explanations)
 
 
 def measures(setting: str, key: str) -> tuple:
+    if setting in REAL and not REAL[setting].masks:
+        return WITHOUT_MASKS
     found = SEVERAL if setting == "multi" else SINGLE
     more = {"noisy": (partial(memorised, limit=300),), "plain": (randomisation, COST)}
     found = (*found, *more.get(setting, ()))
@@ -238,5 +296,7 @@ SHOWN_SEVERAL = ("mAP", "OF1", "energy_in_mask", "pointing", "iou")
 def shown(setting: str) -> tuple[str, ...]:
     if setting == "multi":
         return SHOWN_SEVERAL
+    if setting in REAL and not REAL[setting].masks:
+        return SHOWN[:3]
     more = {"plain": "time", "shifted": "validation_accuracy", "noisy": "memorised"}
     return (SHOWN[0], more[setting], *SHOWN[1:]) if setting in more else SHOWN
