@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from tools import BUILD, ROOT, default_repo, write_if_changed
+from tools import BUILD, ROOT, bibtex, default_repo, quiz, write_if_changed
 from tools.fences import expand
 from tools.gates.html import toc_entries
 from tools.glossary import link_terms, terms
@@ -101,12 +101,15 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
     listed = set(toc_entries(yaml.safe_load(files["_toc.yml"])))
     problems: list[str] = []
     known = terms((ROOT / "book" / "glossary.md").read_text("utf-8"))
+    cited = bibtex.entries((ROOT / "book" / "references.bib").read_text("utf-8"))
     for path in sorted((ROOT / "book").rglob("*")):
         name = path.relative_to(ROOT).as_posix()
         if path.suffix == ".md" and name.removesuffix(".md") in listed:
-            text, wrong = expand(name, link_terms(name, path.read_text("utf-8"), known))
-            files[name] = text.encode()
-            problems += wrong
+            text, papers = bibtex.offer(name, path.read_text("utf-8"), cited)
+            text, unknown = expand(name, link_terms(name, text, known))
+            text, malformed = quiz.expand(name, text)
+            files |= papers | {name: text.encode()}
+            problems += unknown + malformed
         elif path.suffix != ".md" and path.is_file():
             files[name] = path.read_bytes()
     files |= {f"book/_static/vendor/mathjax/{name}": body for name, body in mathjax().items()}
@@ -134,7 +137,7 @@ def main() -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
-        print(f"stage: {len(problems)} results asked for that no record holds", file=sys.stderr)
+        print(f"stage: {len(problems)} results that no record holds, or questions that are no quiz", file=sys.stderr)
         return 1
     print(f"stage: {sync(files, OUT)} of {len(files)} files changed; buttons point to {repo}, branch {branch}")
     return 0

@@ -7,10 +7,13 @@ import json
 import re
 from pathlib import Path
 
-from tools import assignment_paths, bootstrap, default_repo, notebook_paths
+import yaml
+
+from tools import assignment_paths, bootstrap, default_repo, notebook_paths, quiz
 from tools.run_notebooks import code_cells, text
 
 MAX_LINES = 20
+MIN_QUESTIONS = 4
 MYST = re.compile(
     r"^\s*(`{3,}|~{3,}|:{3,})\{[\w:.-]+\}"  # a directive's fence
     r"|\{[a-z][\w:.-]*\}`[^`]+`"  # a role
@@ -112,6 +115,26 @@ def check(path: Path, repo: str) -> list[str]:
     return found + bootstrap_cell(notebook, repo) + links_exist(notebook, path.parent)
 
 
+def chapters(toc: dict) -> list[str]:
+    """The theory pages, without labs and pages of differences."""
+    numbered = [part for part in toc["parts"] if part.get("numbered")]
+    return [f"{chapter['file']}.md" for part in numbered for chapter in part["chapters"]]
+
+
+def quiz_of(name: str, page: str) -> list[str]:
+    """A chapter has a quiz of well-formed questions, and who always says "B" does not pass it."""
+    if malformed := quiz.expand(name, page)[1]:
+        return malformed
+    questions = quiz.questions(page)
+    found = [] if len(questions) >= MIN_QUESTIONS else [f"{name}: {len(questions)} quiz questions, not {MIN_QUESTIONS}"]
+    places = [tuple(option.right for option in question.options).index(True) for question in questions]
+    if places and max(map(places.count, places)) > len(places) / 2:
+        found.append(f"{name}: more than half of the right options stand at one place: {places}")
+    return found
+
+
 def check_all(root: Path) -> list[str]:
     repo, paths = default_repo(root), [*notebook_paths(root), *assignment_paths(root)]
-    return [f"{path.relative_to(root)}: {p}" for path in paths for p in check(path, repo)]
+    found = [f"{path.relative_to(root)}: {p}" for path in paths for p in check(path, repo)]
+    pages = chapters(yaml.safe_load((root / "_toc.yml").read_text("utf-8")))
+    return found + [p for name in pages for p in quiz_of(name, (root / name).read_text("utf-8"))]

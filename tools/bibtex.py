@@ -1,0 +1,30 @@
+"""The BibTeX entry of each chapter's paper as a download beside its citation, cut from the one bibliography."""
+
+from __future__ import annotations
+
+import re
+
+ENTRY = re.compile(r"^@\w+\{(?P<key>[^,\s]+),.*?^\}$", re.M | re.S)
+OPENING = re.compile(r"\A# [^\n]*\n\n\*.+?\n\n", re.S)  # title, then the line with time, paper and lab
+PAPER = re.compile(r"\{cite:t\}`(?P<key>[\w:-]+)`")
+
+
+def entries(bibliography: str) -> dict[str, str]:
+    """Each entry's text by its key."""
+    return {entry["key"]: entry[0] + "\n" for entry in ENTRY.finditer(bibliography)}
+
+
+def offer(name: str, text: str, known: dict[str, str]) -> tuple[str, dict[str, bytes]]:
+    """A page with a link behind each paper that its opening line cites, and the files that the links need."""
+    opening, files = OPENING.match(text), {}
+
+    def linked(cited: re.Match) -> str:
+        if cited["key"] not in known:
+            raise ValueError(f"{name} is about {cited['key']}, which references.bib does not hold")
+        files[f"book/bibtex/{cited['key']}.bib"] = known[cited["key"]].encode()
+        return f"{cited[0]} ([BibTeX](bibtex/{cited['key']}.bib))"
+
+    if not opening:
+        return text, {}
+    end = opening.end()
+    return PAPER.sub(linked, text[:end]) + text[end:], files
