@@ -12,7 +12,8 @@ from torch import nn
 
 from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.measure import protocol
-from xai_course.measure.sanity import lambda_zero_equals_baseline
+from xai_course.measure.localisation import energy_in_mask
+from xai_course.measure.sanity import lambda_zero_equals_baseline, untrained
 from xai_course.methods.amc import AmcLoss
 from xai_course.methods.base import Clock, CrossEntropy
 from xai_course.methods.combined import Combined, Decision, Focused
@@ -229,10 +230,15 @@ def test_every_measure_answers_for_every_network():
 
 
 def test_trivial_controls_of_known_maps():
-    found = protocol.controls(CrossEntropy(small_cnn(4, width=2)), splits())
+    method = CrossEntropy(small_cnn(4, width=2))
+    found = protocol.controls(method, splits(), starts=3)
     share = batch(1).masks.double().mean().item()
     assert found["energy_in_mask_whole"] == pytest.approx(share) and found["iou_whole"] == pytest.approx(share)
     assert {f"{score}_untrained" for score in bench_page.MAPS} <= found.keys()
+    maps, masks = zip(*(protocol.maps_and_masks(untrained(method, seed=k), splits().test)[1:] for k in range(3)))
+    energies = [energy_in_mask(m, s).nanmean().item() for m, s in zip(maps, masks)]
+    assert found["energy_in_mask_untrained"] == pytest.approx(sum(energies) / 3)
+    assert found["energy_in_mask_untrained_sd"] > 0  # the starts differ
 
 
 # --- statistics and the page ------------------------------------------------------------------------------------------

@@ -88,6 +88,15 @@ def spot_splits():
     return textured_digits("smoke", p=1.0, digit_size=(18, 24), train=60, validation=20, test=60)
 
 
+def spots_seen(after) -> torch.Tensor:
+    """The code of each image's spot: nine bits."""
+    corners = [(slice(None, 6), slice(None, 6)), (slice(None, 6), slice(-6, None))]
+    corners += [(slice(-6, None), a[1]) for a in corners]
+    grids = torch.stack([after.images[:, 0, r, c][:, 1::2, 1::2] for r, c in corners], 1)
+    spot = torch.stack([g[int(((g == 0) | (g == 255)).sum((1, 2)).argmax())] for g in grids]).flatten(1)
+    return (spot > 127).long() @ (2 ** torch.arange(9))
+
+
 def test_spot_tells_the_label_in_training_only():
     from xai_course.data.spot import with_spot
 
@@ -98,13 +107,21 @@ def test_spot_tells_the_label_in_training_only():
         changed = (before.images != after.images).any(1)
         assert changed.sum((1, 2)).max() <= 36 and not (after.masks & changed).any()
         assert torch.equal(after.labels, before.labels)
-        corners = [(slice(None, 6), slice(None, 6)), (slice(None, 6), slice(-6, None))]
-        corners += [(slice(-6, None), a[1]) for a in corners]
-        grids = torch.stack([after.images[:, 0, r, c][:, 1::2, 1::2] for r, c in corners], 1)
-        spot = torch.stack([g[int(((g == 0) | (g == 255)).sum((1, 2)).argmax())] for g in grids]).flatten(1)
-        codes = (spot > 127).long() @ (2 ** torch.arange(9))
+        codes = spots_seen(after)
         seen = {int(y): set(codes[after.labels == y].tolist()) for y in after.labels.unique()}
         assert all(len(s) == 1 for s in seen.values()) is told
+
+
+def test_a_share_p_of_the_spots_is_random():
+    from xai_course.data.spot import with_spot
+    from xai_course.data.textured_digits import textured_digits
+
+    splits = textured_digits("smoke", p=1.0, digit_size=(18, 24), train=600, validation=10, test=10)
+    sure, loose = (spots_seen(with_spot(splits, p=p, seed=1).train) for p in (0.0, 0.3))
+    share = (sure != loose).double().mean().item()  # a random pattern is right once in ten
+    assert share == pytest.approx(0.27, abs=4 * (0.27 * 0.73 / 600) ** 0.5)
+    with pytest.raises(ValueError, match=r"p must be in \[0, 1\], got 1.5"):
+        with_spot(splits, p=1.5)
 
 
 @pytest.mark.parametrize("size", [0, 5, 18])

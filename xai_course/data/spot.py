@@ -10,7 +10,7 @@ from .batch import ArrayData, Splits, fingerprint
 CELLS = 3  # a spot shows one of 2 ** (CELLS * CELLS) black-and-white patterns
 
 
-def with_spot(splits: Splits, *, size: int = 6, seed: int = 0) -> Splits:
+def with_spot(splits: Splits, *, size: int = 6, p: float = 0.0, seed: int = 0) -> Splits:
     """Put a spot in a corner of every image: its pattern tells the label in training and validation, nothing in test.
 
     Like a watermark or a ruler beside a lesion. The corner is the one with the least of the object in it; the object's
@@ -19,11 +19,14 @@ def with_spot(splits: Splits, *, size: int = 6, seed: int = 0) -> Splits:
     Args:
         splits: of `ArrayData` with uint8 images, single labels and masks.
         size: side of the spot in pixels, a multiple of 3.
-        seed: of the patterns and of the test split's random choice.
+        p: probability in [0, 1] that a training or validation image shows a random pattern instead of its class's.
+        seed: of the patterns and of all random choices.
 
     Raises:
-        ValueError: a size that does not fit, or images without masks.
+        ValueError: a size that does not fit, a probability outside [0, 1], or images without masks.
     """
+    if not 0 <= p <= 1:
+        raise ValueError(f"p must be in [0, 1], got {p}")
     side = min(splits.train.images.shape[-2:])
     if size % CELLS or not 0 < size <= side // 2:
         raise ValueError(f"size must be a multiple of {CELLS} up to {side // 2}, got {size}")
@@ -35,9 +38,13 @@ def with_spot(splits: Splits, *, size: int = 6, seed: int = 0) -> Splits:
     pattern = pattern.repeat_interleave(size // CELLS, 1).repeat_interleave(size // CELLS, 2)
     parts = []
     for name, data in zip(("train", "validation", "test"), splits[1:4]):
-        told = data.labels if name != "test" else torch.randint(classes, (len(data),), generator=generator)
+        told = data.labels
+        if name == "test" or p > 0:
+            at_random = torch.randint(classes, (len(data),), generator=generator)
+            kept = torch.rand(len(data), generator=generator) >= (1.0 if name == "test" else p)
+            told = torch.where(kept, told, at_random)
         parts.append(_stamped(data, pattern[told]))
-    identity = fingerprint(splits.fingerprint, "with_spot", size, seed)
+    identity = fingerprint(splits.fingerprint, "with_spot", size, seed, *((p,) if p else ()))
     return Splits(f"{splits.name} with a spot", *parts, splits.classes, identity)
 
 

@@ -69,14 +69,21 @@ def explanations(method, splits: Splits) -> dict[str, float]:
     return scores(*(maps_and_masks(method, data)[1:] for data in (splits.validation, splits.test)))
 
 
-def controls(method, splits: Splits) -> dict[str, float]:
+def controls(method, splits: Splits, *, starts: int = 8) -> dict[str, float]:
     """`scores` of trivial maps, suffixes ``_whole``, ``_centre``, ``_gaussian``, ``_random`` and ``_edges``, and of
-    the same network before training, ``_untrained``."""
-    fresh = untrained(method)
-    both = [maps_and_masks(fresh, data) for data in (splits.validation, splits.test)]
-    found = {"untrained": scores(*(seen[1:] for seen in both))}
+    the network without training: mean and standard deviation over ``starts`` initialisations, ``_untrained`` and
+    ``_untrained_sd``. One of them would be no control: it may hold nearly nothing or half of its mass on the object.
+    """
+    halves = (splits.validation, splits.test)
+    fresh = [[maps_and_masks(untrained(method, seed=k), data) for data in halves] for k in range(starts)]
+    each = [scores(*(seen[1:] for seen in both)) for both in fresh]
+    over = {score: [row[score] for row in each] for score in each[0]}
+    found = {
+        "untrained": {score: statistics.fmean(values) for score, values in over.items()},
+        "untrained_sd": {score: statistics.stdev(values) for score, values in over.items()},
+    }
     for name, trivial in TRIVIAL.items():
-        found[name] = scores(*((trivial(images), masks) for images, _, masks in both))
+        found[name] = scores(*((trivial(images), masks) for images, _, masks in fresh[0]))
     return {f"{score}_{name}": value for name, row in found.items() for score, value in row.items()}
 
 
