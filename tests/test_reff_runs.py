@@ -145,7 +145,8 @@ def test_the_measure_sees_through_a_map_on_the_object():
                 for p in self.parameters():
                     p.zero_()
                 conv = self.body[0]
-                conv.weight[0, 0, 4, 4], conv.weight[0, 1, 4, 8], conv.bias[0] = 1.0, 1.0, -1.0
+                conv.weight[0, 0, 4, 4], conv.weight[0, 0, 4, 6] = 1.0, -1.0  # here on the object, two further not
+                conv.weight[0, 1, 4, 6], conv.bias[0] = 1.0, -1.0
                 self.head.weight[1] = 1.0
 
         def forward(self, images):
@@ -155,15 +156,16 @@ def test_the_measure_sees_through_a_map_on_the_object():
     masks = torch.zeros(4, 16, 16, dtype=torch.bool)
     masks[:, 6:10, 6:10] = True
     images = torch.stack([masks.float(), 0.2 + 0.7 * torch.rand(4, 16, 16), torch.zeros(4, 16, 16)], 1)
-    images[:, 1][masks] = 0
     data = ArrayData(images, torch.ones(4, dtype=torch.int64), masks)
     method = CrossEntropy(Leak())
     mass, dead, pixels = outside_shares(method, data, ["body"])
     assert mass.item() < 1e-6 and dead.item() == 0  # a perfect explanation
-    assert pixels.item() == pytest.approx(0.5)  # half of the gradient is the gate's, on the object; half is outside
-    moved = images.clone()
-    moved[:, 1] = 0
-    assert (method.net(images)[:, 1] > 0).all() and (method.net(moved)[:, 1] == 0).all()  # only the background speaks
+    assert pixels.item() == pytest.approx(2 / 3)  # one third of the gradient is the gate's, on the object
+    inside, outside = images.clone(), images.clone()
+    inside[:, 1] *= ~masks
+    outside[:, 1] *= masks
+    assert torch.equal(method.net(images), method.net(inside))  # the object's own texture is not read
+    assert (method.net(images)[:, 1] > 0).all() and (method.net(outside)[:, 1] == 0).all()  # only the background speaks
 
 
 def test_seen_does_not_open_the_test_split():
