@@ -22,6 +22,10 @@ def test_plural_capital_and_longest_term():
     assert link_terms("book/amc.md", text, KNOWN) == expected
 
 
+def test_an_abbreviation_is_not_found_in_a_word():
+    assert link_terms("book/amc.md", "two gaps behind GAP", ["GAP"]) == "two gaps behind {term}`GAP <GAP>`"
+
+
 @pytest.mark.parametrize(
     "special",
     [

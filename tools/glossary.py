@@ -13,6 +13,7 @@ COMMON = {
     "explanation",
     "margin",
     "seed",
+    "spread",
 }  # everyday words: a link would only disturb
 PLAIN_TEXT = re.compile(
     r"^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)[ \t]*$"  # code, and directives written with backticks
@@ -37,10 +38,13 @@ def link_terms(name: str, text: str, known: list[str]) -> str:
     if name in UNLINKED or not known:
         return text
     left = {term.lower(): term for term in known}
+    exactly = {term.lower(): term for term in known if term.isupper()}
     words = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, known)) + r")(s?)(?![\w-])", re.I)
 
     def link(match: re.Match) -> str:
-        term = left.pop(match[1].lower(), None)
+        if match[1] != (exact := exactly.get(match[1].lower(), match[1])):
+            return match[0]  # "gaps" is no plural of GAP
+        term = left.pop(exact.lower(), None)
         return match[0] if term is None else f"{{term}}`{match[0]} <{term}>`"
 
     parts, at = [], 0
