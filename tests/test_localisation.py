@@ -296,6 +296,8 @@ def test_deletion_of_a_method():
     assert scores["deletion_auc"] == scores["deletion_auc_mask"] < scores["deletion_auc_random"]
     assert set(scores) == {"deletion_auc", "deletion_auc_random", "deletion_auc_edges", "deletion_auc_mask"}
     assert "deletion_auc_mask" not in deletion(method, bright_squares(masks=False), images=6, steps=4)
+    blind = deletion(method, bright_squares(), images=6, steps=4, trivial=("centre", "gaussian"))
+    assert set(blind) == {"deletion_auc", "deletion_auc_centre", "deletion_auc_gaussian", "deletion_auc_mask"}
 
 
 def test_deletion_baselines_and_errors():

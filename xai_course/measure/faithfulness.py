@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data.batch import Splits, batches
 from .localisation import evaluating
-from .trivial import edges, random_map
+from .trivial import TRIVIAL
 
 
 def deletion_auc(score: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, **how) -> Tensor:
@@ -37,21 +37,21 @@ def insertion_auc(score: Callable[[Tensor], Tensor], images: Tensor, maps: Tenso
     return _area(score, images, maps, insert=True, **how)
 
 
-def deletion(method, splits: Splits, *, images: int = 256, steps: int = 8) -> dict[str, float]:
+def deletion(
+    method, splits: Splits, *, images: int = 256, steps: int = 8, trivial: Sequence[str] = ("random", "edges")
+) -> dict[str, float]:
     """``deletion_auc`` of the predicted class's probability on the first test images, pixels blurred away.
 
-    Beside the method's own map: ``_random``, ``_edges``, and ``_mask``, the true object as the map. A network that
-    never needed the object keeps its score when that is deleted, whatever its maps look like.
+    Beside the method's own map: those named in ``trivial`` (keys of `trivial.TRIVIAL`), each under its name, and
+    ``_mask``, the true object as the map. A network that never needed the object keeps its score when that is deleted,
+    whatever its maps look like.
     """
     device = next((p.device for p in method.parameters()), torch.device("cpu"))
     batch = next(iter(batches(splits.test, images, device)))
     with evaluating(method), torch.no_grad():
         classes = method.logits(batch.images).argmax(1)
-        ways = {
-            "": method.explain(batch.images, classes),
-            "_random": random_map(batch.images),
-            "_edges": edges(batch.images),
-        }
+        ways = {"": method.explain(batch.images, classes)}
+        ways |= {f"_{name}": TRIVIAL[name](batch.images) for name in trivial}
         if batch.masks is not None:
             ways["_mask"] = batch.masks.to(batch.images.dtype)
 
