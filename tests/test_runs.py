@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -201,7 +202,9 @@ def test_command_line(lab, capsys):
     assert cli.main(["run", "amc/toy/cee"]) == 2
     assert capsys.readouterr().err == "xai-course: unknown experiment 'amc/toy/cee': did you mean 'amc/toy/ce'?\n"
     assert cli.main(["run", "amc/toy/ce", "--seeds", "0"]) == 2
-    assert "--seeds must be at least 1, got 0" in capsys.readouterr().err
+    assert "--seeds must be >= 1 and --from >= 0, got 0 and 0" in capsys.readouterr().err
+    assert cli.main(["run", "amc/toy/ce", "--seeds", "2", "--from", "7"]) == 0
+    assert records.load("amc/toy/ce").seeds == (7, 8)
     assert cli.main(["run", "amc/toy/ce", "--preset", "colab"]) == 2
     assert "has the presets smoke, got 'colab'" in capsys.readouterr().err
 
@@ -220,3 +223,20 @@ def test_speed_tables_name_their_reference_and_refuse_empty_records(lab):
     (folder / "toy.json").write_text(json.dumps({**record, "cases": {}}))
     with pytest.raises(ValueError, match="toy.json holds no cases"):
         speed_markdown()
+
+
+def test_commands_and_rows_named_in_the_text_exist():
+    """Every ``xai-course run PATTERN`` and every row that the book names in a table of what to run."""
+    import re
+
+    from xai_course.runs.catalogue import matching
+
+    root = Path(__file__).parents[1]
+    named = set()
+    for page in (root / "README.md", *(root / "book").glob("*.md")):
+        text = page.read_text("utf-8")
+        named |= set(re.findall(r"xai-course run \"?([a-z_]+/[^\s\"`']+)", text))
+        named |= set(re.findall(r"`([a-z_]+/[a-z0-9_/.]+/\*)`", text))
+    assert len(named) >= 10
+    for pattern in named:
+        assert matching(pattern), pattern  # an unknown name raises

@@ -36,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train, measure and write run records")
     run.add_argument("pattern", help="name of an experiment, or a shell pattern")
     run.add_argument("--preset", default="smoke", choices=["smoke", "colab", "paper"])
-    run.add_argument("--seeds", default=3, type=int, metavar="N", help="seeds 0 .. N-1 (default 3)")
+    run.add_argument("--seeds", default=3, type=int, metavar="N", help="how many seeds (default 3)")
+    run.add_argument("--from", default=0, type=int, metavar="SEED", dest="first", help="the first seed (default 0)")
     run.add_argument("--workers", default=1, type=int, help="processes on this machine, one seed each")
     run.add_argument("--cluster", metavar="ADDRESS", help='run on Ray: an address, "auto", or "local"')
     run.add_argument("--fresh", action="store_true", help="forget finished and interrupted seeds")
@@ -82,12 +83,13 @@ def _run(options: argparse.Namespace) -> int:
     from .runs.catalogue import matching
     from .runs.sweep import sweep
 
-    if options.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
+    if options.seeds < 1 or options.first < 0:
+        raise ValueError(f"--seeds must be >= 1 and --from >= 0, got {options.seeds} and {options.first}")
     chosen = [experiment.name for experiment in matching(options.pattern)]
     settings = {"resume": not options.fresh, "quiet": not options.progress, "workers": options.workers}
     settings["cluster"] = options.cluster
-    for record in sweep(chosen, options.preset, range(options.seeds), **settings):
+    seeds = range(options.first, options.first + options.seeds)
+    for record in sweep(chosen, options.preset, seeds, **settings):
         shown = "  ".join(f"{name} {metric}" for name, metric in record.metrics.items())
         print(f"{record.experiment} [{record.preset}, {record.seeds_text}]  {shown}", flush=True)
     return 0
