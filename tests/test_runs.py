@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -157,6 +158,12 @@ def test_report_shows_the_paper_beside_ours_and_why_a_row_was_not_run(lab):
     assert "| toy row | 82.35 ± 0.17 |  | not run: needs a GPU |" in text
     with pytest.raises(ValueError, match="unknown paper 'amk': did you mean 'amc'"):
         report.report_markdown("amk")
+    with pytest.raises(ValueError, match="unknown item of amc"):
+        report.report_markdown("amc", "toi")
+    assert report.report_markdown("amc", "toy") == text
+    record = records.load("amc/toy/ce")
+    other = dataclasses.replace(record, data={**record.data, "fingerprints": ["another"]})
+    assert report.how_it_ran(record) != report.how_it_ran(other)  # says which images
     assert report.item_title("table1") == "Table 1" and report.item_title("fig4") == "Figure 4"
 
 

@@ -1,6 +1,7 @@
 """Results into prose: what a page may ask for, replaced at staging time by text from the run records.
 
-- a fence ``{report} paper`` becomes the paper's tables, ours beside the printed numbers;
+- a fence ``{report} paper`` becomes the paper's tables, ours beside the printed numbers; ``{report} paper item ...``
+  only the items named, such as ``digits``;
 - a fence ``{speed}`` becomes the tables of the benchmark records;
 - a fence ``{ledger}`` becomes the ledger of equations, algorithms and tables;
 - a fence ``{api}`` becomes the documentation of every public module, so that none can be forgotten;
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from tools import api
 
 ASKED = re.compile(
-    r"^```\{(?P<kind>report|speed|ledger|api)\}[ \t]*(?P<of>\S*)[ \t]*\n```[ \t]*$|\{record\}`(?P<record>[^`\n]+)`",
+    r"^```\{(?P<kind>report|speed|ledger|api)\}[ \t]*(?P<of>[^\n]*?)[ \t]*\n```[ \t]*$|\{record\}`(?P<record>[^`\n]+)`",
     re.M,
 )
 
@@ -51,7 +52,7 @@ def block_text(kind: str, argument: str) -> str:
 
     if not argument:
         raise ValueError("a {report} fence needs a paper, as in {report} amc")
-    return report_markdown(argument)
+    return report_markdown(*argument.split())
 
 
 def expand(page: str, text: str, block: Callable = block_text, record: Callable = record_text) -> tuple[str, list[str]]:

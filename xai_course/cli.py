@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="tables of one paper: its numbers and ours")
     report.add_argument("paper")
-    report.add_argument("item", nargs="?", help="one table or figure, for example table1")
+    report.add_argument("items", nargs="*", help="only these tables or figures, for example table1")
     report.set_defaults(act=_report)
 
     ledger = commands.add_parser("ledger", help="one line per entry; ends non-zero where code or test is missing")
@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from .runs.report import report_markdown
 
-    print(report_markdown(options.paper, options.item))
+    print(report_markdown(options.paper, *options.items))
     return 0
 
 

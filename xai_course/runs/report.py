@@ -5,23 +5,26 @@ from __future__ import annotations
 import re
 from itertools import groupby
 
+from ..data.batch import fingerprint
 from . import records
 from .catalogue import PAPERS, experiments, unknown
 from .experiment import Experiment
 from .records import Record
 
 
-def report_markdown(paper: str, item: str | None = None) -> str:
-    """All tables of one paper (or one ``item`` of it, such as "table1") as Markdown.
+def report_markdown(paper: str, *items: str) -> str:
+    """All tables of one paper (or only the ``items`` named, such as "table1") as Markdown.
 
     Raises:
         ValueError: an unknown paper or item.
     """
     if paper not in PAPERS:
         raise ValueError(unknown("paper", paper, PAPERS))
-    rows = [e for e in experiments().values() if e.paper == paper and item in (None, e.item)]
-    if not rows:
-        raise ValueError(unknown(f"item of {paper}", item or "", {e.item for e in experiments().values()}))
+    rows = [e for e in experiments().values() if e.paper == paper and (not items or e.item in items)]
+    known = {e.item for e in experiments().values() if e.paper == paper}
+    for item in items:
+        if item not in known:
+            raise ValueError(unknown(f"item of {paper}", item, known))
     groups = {name: list(group) for name, group in groupby(sorted(rows, key=lambda e: e.item), key=lambda e: e.item)}
     in_order = dict.fromkeys(e.item for e in rows)
     return "\n\n".join(_table(name, groups[name]) for name in in_order)
@@ -53,9 +56,10 @@ def _table(item: str, rows: list[Experiment]) -> str:
 
 
 def how_it_ran(record: Record) -> str:
-    """Preset, seeds, data, device and time in a few words."""
+    """Preset, seeds, data and its fingerprint over all seeds, device and time in a few words."""
     seconds = sum(record.seconds) / len(record.seconds)
-    return f"{record.preset}, {record.seeds_text}, {record.data['name']}, {record.device}, {seconds:.0f} s per seed"
+    data = f"{record.data['name']} ({fingerprint(*record.data['fingerprints'])[:8]})"
+    return f"{record.preset}, {record.seeds_text}, {data}, {record.device}, {seconds:.0f} s per seed"
 
 
 def _words(metric: str) -> str:
