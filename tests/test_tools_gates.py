@@ -126,6 +126,9 @@ EXECUTED_FAULTS = {
     "same alt": (lambda n: n["cells"].append({**copy.deepcopy(n["cells"][3]), "execution_count": 9}), "same alt"),
     "title as alt": (lambda n: n["cells"][0].update(source=f"# {ALT}"), "repeats a heading"),
     "html image": (lambda n: first(n).append(shown(**{"text/html": ['<img src="data:x"', ">"]})), "too short"),
+    "memory": (
+        lambda n: n["metadata"].update(xai_course={"memory_mb": 2049, "budget": "2 min, 2 GB"}), "its budget is 2 min"),
+    "not trained": (lambda n: first(n).append(stream(f"HNC: {executed.KEPT}; resume=False")), "of an earlier run"),
 }  # fmt: skip
 
 

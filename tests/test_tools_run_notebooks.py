@@ -80,21 +80,32 @@ def test_literals_from_the_command_line():
 
 def test_one_failure_stops_no_other_and_nothing_unchanged_runs_twice(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(runner, "shared_digest", lambda: "the package as it is")
+    monkeypatch.setenv("XAI_COURSE_CACHE", "downloads")
+    monkeypatch.setenv("XAI_COURSE_LABS", str(tmp_path / "readers"))
     good, bad, slow = (tmp_path / name for name in ("good.ipynb", "bad.ipynb", "slow.ipynb"))
-    good.write_text(json.dumps(notebook('profile = "auto"', "print(6 * 7, profile)")))
+    line = "print(6 * 7, profile)"
+    said = "print('device: cpu | profile: smoke | time and memory: 2 min, 2 GB')"
+    labs = "import os\nfrom pathlib import Path\nPath(os.environ['XAI_COURSE_LABS'], 'kept').mkdir()\n"
+    labs += "print(os.environ.get('XAI_COURSE_CACHE'), os.environ['XAI_COURSE_LABS'])"
+    good.write_text(json.dumps(notebook('profile = "auto"', line, said, labs)))
     bad.write_text(json.dumps(notebook("1 / 0")))
     slow.write_text(json.dumps(notebook("while True:\n    pass")))
     folders = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "-j", "2"]
 
     assert runner.main([str(bad), str(slow), str(good), *folders, "--timeout", "8"]) == 1
-    said = capsys.readouterr().out
-    assert "ZeroDivisionError" in said and "slow.ipynb: FAILED" in said and "1 passed, 2 failed" in said
+    log = capsys.readouterr().out
+    assert "ZeroDivisionError" in log and "slow.ipynb: FAILED" in log and "1 passed, 2 failed" in log
     assert "1 / 0" in (tmp_path / "cache" / "failed" / "bad.ipynb").read_text()
     done = json.loads((tmp_path / "out" / "good.ipynb").read_text())
     assert done["cells"][2]["outputs"][0]["text"] in ("42 auto\n", ["42 auto\n"])
-    assert set(done["metadata"]["xai_course"]) == {"executed", "seconds", "python", "torch"}
+    about = done["metadata"]["xai_course"]
+    assert set(about) == {"executed", "seconds", "cpu_seconds", "memory_mb", "profile", "budget", "python", "torch"}
+    assert about["profile"] == "smoke" and about["budget"] == "2 min, 2 GB" and 20 < about["memory_mb"] < 1000
+    cache, kept = "".join(done["cells"][4]["outputs"][0]["text"]).split()
+    assert cache == "downloads", "what was downloaded is found"
+    assert kept != str(tmp_path / "readers") and not Path(kept).exists(), "labs train on a page, nothing is left"
 
-    good.write_text(json.dumps(notebook('profile = "auto"', "print(6 * 7, profile)", prose="# New words")))
+    good.write_text(json.dumps(notebook('profile = "auto"', line, said, labs, prose="# New words")))
     assert runner.main([str(good), *folders]) == 0
     assert "good.ipynb: cached" in capsys.readouterr().out
     again = json.loads((tmp_path / "out" / "good.ipynb").read_text())

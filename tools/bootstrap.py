@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 TAGS = ["setup", "hide-input"]
-PARAMETERS = 'profile = "auto"  # smoke | colab | paper; auto picks from the hardware'
+PARAMETERS = """\
+profile = "auto"  # smoke | colab | paper; auto picks from the hardware
+retrain = False  # True: train the rows of the tables here instead of reading the committed records"""
 
 SOURCE = """\
 import importlib.util

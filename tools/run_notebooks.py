@@ -16,7 +16,10 @@ import json
 import multiprocessing
 import os
 import platform
+import re
+import resource
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +30,7 @@ from tools import BUILD, ROOT, notebook_paths, write_if_changed
 VERSIONS = ("torch", "torchvision", "numpy", "scikit-learn", "scikit-image", "matplotlib", "ipywidgets", "ipykernel")
 NOT_IMPORTED = {"xai_course/cli.py"}  # a notebook cannot reach these
 KEPT_RESULTS = 3  # stored results per notebook
+BUDGET = re.compile(r"profile: (\w+) \| time and memory: (.+)")  # the line of xai_course.setup()
 
 
 class Job(NamedTuple):
@@ -108,7 +112,8 @@ def execute(job: Job, target: Path) -> None:
     """Run one notebook into ``target``; on an error the half-executed copy lies in ``failed`` beside the results."""
     import papermill  # costs over a second: only where something is to be run
 
-    os.environ.update(OMP_NUM_THREADS="1", PYTHONHASHSEED="0")
+    labs = tempfile.TemporaryDirectory(prefix="labs-")  # a page shows what training gave and took, so it must train
+    os.environ.update(OMP_NUM_THREADS="1", PYTHONHASHSEED="0", XAI_COURSE_LABS=labs.name)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     source, target_dir = Path(job.path), target.parent
     target_dir.mkdir(parents=True, exist_ok=True)
@@ -124,15 +129,33 @@ def execute(job: Job, target: Path) -> None:
         if part.exists():
             part.replace(failed)
         raise
+    finally:
+        labs.cleanup()
     done = json.loads(part.read_text("utf-8"))
     done["metadata"]["xai_course"] = {
         "executed": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "seconds": round(time.time() - began),
+        **cost(),
+        **budget(done),
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
     }
     part.write_text(json.dumps(done, ensure_ascii=False), "utf-8")
     part.replace(target)
+
+
+def cost() -> dict[str, int]:
+    """What the kernel took that this process has run and waited for (each notebook has a process of its own)."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    unit = 2**20 if platform.system() == "Darwin" else 2**10
+    return {"cpu_seconds": round(used.ru_utime + used.ru_stime), "memory_mb": round(used.ru_maxrss / unit)}
+
+
+def budget(notebook: dict) -> dict[str, str]:
+    """Profile and budget as the notebook's cells have said them; the last word counts."""
+    streams = [o for cell in code_cells(notebook) for o in cell["outputs"] if o["output_type"] == "stream"]
+    said = [match for o in streams for match in BUDGET.findall("".join(o["text"]))]
+    return {"profile": said[-1][0], "budget": said[-1][1]} if said else {}
 
 
 def run_one(job: Job) -> Outcome:
@@ -171,7 +194,7 @@ def run_all(jobs: list[Job], workers: int) -> list[Outcome]:
     outcomes = []
     context = multiprocessing.get_context("spawn")
     log = (str(Path(jobs[0].cache) / "kernels.log"),)
-    with concurrent.futures.ProcessPoolExecutor(workers, context, quiet_kernels, log) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, context, quiet_kernels, log, max_tasks_per_child=1) as pool:
         futures = {pool.submit(run_one, job): job for job in jobs}
         for future in concurrent.futures.as_completed(futures):
             try:

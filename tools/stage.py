@@ -73,7 +73,9 @@ def launch_card(name: str, about: dict, repo: str, branch: str) -> dict:
     ]
     if about:
         versions = f"Python {about['python']}, torch {about['torch']}"
-        lines.append(f"\nExecuted {about['executed']} in {about['seconds']} s ({versions}).")
+        used = f"{about['seconds']} s with {about['memory_mb'] / 1024:.1f} GB of memory"
+        allowed = f" at profile {about['profile']}, whose budget is {about['budget']}" if "budget" in about else ""
+        lines.append(f"\nExecuted {about['executed']} in {used}{allowed} ({versions}).")
     return {"cell_type": "markdown", "id": "launch-card", "metadata": {}, "source": "\n".join([*lines, "```"])}
 
 

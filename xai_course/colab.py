@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -31,25 +32,37 @@ def device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def profile(name: str = "auto") -> str:
-    """The profile that a notebook's parameters cell asks for; ``"auto"`` is colab on a GPU and smoke elsewhere.
+def resolve(name: str = "auto") -> str:
+    """The profile behind a name; ``"auto"`` is colab on a GPU and smoke elsewhere.
 
     Raises:
         ValueError: another name than auto, smoke, colab or paper.
     """
-    if name == "auto":
-        return "colab" if device() == "cuda" else "smoke"
-    if name not in PROFILES:
+    if name not in ("auto", *PROFILES):
         raise ValueError(f"profile must be one of {('auto', *PROFILES)}, got {name!r}")
-    return name
+    return name if name != "auto" else "colab" if device() == "cuda" else "smoke"
 
 
-def setup(name: str = "auto") -> Setup:
+def profile(name: str = "auto") -> str:
+    """What the parameters cell asks for; the budget is said where it is not the one that `setup` has told already."""
+    found = resolve(name)
+    if found != resolve():
+        say_once(f"profile: {found} | time and memory: {BUDGETS[found]}")
+    return found
+
+
+def setup() -> Setup:
     """Say in one line what this machine offers. Installs, mounts, downloads and asks nothing."""
-    found = Setup(device(), profile(name), BUDGETS[profile(name)])
+    found = Setup(device(), resolve(), BUDGETS[resolve()])
     print(f"device: {_describe(found.device)} | profile: {found.profile} | time and memory: {found.budget}")
     _quiet_figures()
     return found
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Print a line that would only be noise a second time in the same kernel."""
+    print(text, flush=True)
 
 
 def _describe(where: str) -> str:

@@ -13,6 +13,7 @@ from tools.run_notebooks import code_cells, text
 MIN_ALT = 30
 TRACEBACK = "Traceback (most recent call last)"
 PAPERMILL_ERROR = "papermill-error-cell-tag"
+KEPT = "a checkpoint of this very run is used"  # xai_course.runs.lab.fit
 NOISE = re.compile(
     r"\r(?!\n)"  # a line drawn over itself
     r"|\d+%\s*\|[ █▏▎▍▌▋▊▉#]|\bit/s\b|\bs/it\b"  # progress bars
@@ -126,7 +127,19 @@ def alt_texts(notebook: dict) -> list[str]:
     return found
 
 
-GATES = (no_errors, all_executed, quiet, widgets_healthy, alt_texts)
+def measured(notebook: dict) -> list[str]:
+    """What a page says of its cost is true: memory within the budget, and every network trained there."""
+    about = notebook["metadata"].get("xai_course", {})
+    found, limit = [], re.search(r"(\d+) GB", about.get("budget", ""))
+    if limit and about["memory_mb"] > 1024 * int(limit[1]):
+        found.append(f"it took {about['memory_mb']} MB of memory, its budget is {about['budget']}")
+    for at, cell in enumerate(code_cells(notebook)):
+        if any(KEPT in output_text(output) for output in cell["outputs"]):
+            found.append(f"code cell {at} loads a network of an earlier run; pages show fresh ones")
+    return found
+
+
+GATES = (no_errors, all_executed, quiet, widgets_healthy, alt_texts, measured)
 
 
 def check(notebook: dict) -> list[str]:
