@@ -242,8 +242,18 @@ CHOSEN: dict[str, dict[str, float]] = {
         "mass": 0.2,
         "loss_attention": 0.3,
     },
-    "shifted": {"reff": 3.0, "mass": 0.1},
+    "shifted": {
+        "smoothing": 0.2,
+        "amc": 0.5,
+        "amc_w100": 0.02,
+        "hnc_mse": 0.3,
+        "hnc_kd": 0.3,
+        "reff": 3.0,
+        "mass": 0.1,
+        "loss_attention": 0.1,
+    },
     "noisy": {"smoothing": 0.05, "amc": 0.5, "amc_w100": 0.02, "hnc_mse": 1.0, "hnc_kd": 1.0, "loss_attention": 1.0},
+    "multi": {"hnc_mse": 0.1, "hnc_kd": 0.1, "loss_attention": 1.0},
 }
 
 
