@@ -29,4 +29,4 @@ def follow_the_reader(app: Sphinx, config: Config) -> None:
 
 def skip_aliases(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
     """A named tuple's fields stand in its docstring; Python's own "Alias for field number 0" adds nothing."""
-    return True if (getattr(member, "__doc__", None) or "").startswith("Alias for field number") else None
+    return True if str(getattr(member, "__doc__", None)).startswith("Alias for field number") else None
