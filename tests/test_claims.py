@@ -6,7 +6,10 @@ Each line is one such sentence; a record that is made anew and contradicts it fa
 from __future__ import annotations
 
 import pytest
+import torch
+import torch.nn.functional as F
 
+from xai_course.methods.loss_attention import loss_attention
 from xai_course.runs import records
 
 
@@ -91,3 +94,12 @@ def test_early_cross_entropy_matches_late_flatness():
     """HNC under label noise: plain cross-entropy of the second regime and mse with lambda 1 of the first."""
     early, late = (records.load(f"hnc/noise/{row}").metrics["accuracy"].mean for row in ("early/ce", "heart/mse_1"))
     assert abs(early - late) < 0.03
+
+
+def test_the_norm_share_may_shorten_a_right_patch():
+    """Loss-based attention: its advantage is negative where the image's logits say the label more loudly already."""
+    patches = torch.tensor([[4.0, 0, 0], [0, 1, 0], [2, 0, 0]], dtype=torch.float64, requires_grad=True)
+    weights, _ = loss_attention(patches, 0.0)
+    loss = F.cross_entropy((weights[:, None] * patches.detach()).sum(0), torch.tensor(0))
+    (gradient,) = torch.autograd.grad(loss, patches)  # through the weights only
+    assert gradient[2] @ patches[2] > 0 and patches[2].argmax() == 0
