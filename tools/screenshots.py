@@ -34,7 +34,7 @@ class View(NamedTuple):
 
 VIEWS = (View("wide", 1400, 900), View("phone", 390, 844, phone=True), View("dark", 1400, 900, dark=True))
 SKIPPED = ("genindex", "search", "py-modindex")
-AXE_LIMIT = 8000  # elements; on longer pages (the library) the accessibility checker takes minutes
+AXE_LIMIT = 15000  # elements; on longer pages (the library) the accessibility checker takes minutes
 SLIDERS = "[...document.querySelectorAll('.bd-article input[type=range]')]"
 SHOWN = "[...{slider}.closest('.xai-slider, .cell_output').querySelectorAll('img')].filter(i => !i.hidden)"
 
