@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -227,6 +229,23 @@ def test_every_measure_answers_for_every_network():
     assert protocol.cost(methods[0], toy, baseline=lambda s: copy.deepcopy(methods[0]), clock=CLOCK, rounds=1)[
         "memory"
     ] == pytest.approx(1.0)
+
+
+def test_measures_take_images_and_baseline_to_the_method(monkeypatch):
+    """On an accelerator; here the device without values, on which a tensor left behind is an error."""
+    method, places = CrossEntropy(small_cnn(4, width=2)).to("meta"), []
+
+    def batches(data, size, device="cpu"):
+        places.append(str(device))
+        yield batch(4).to(device)
+
+    monkeypatch.setattr(protocol, "batches", batches)
+    monkeypatch.setattr(protocol, "saved_activations", lambda each: nullcontext(SimpleNamespace(peak=1)))
+    protocol.cost(method, splits(), baseline=lambda s: CrossEntropy(small_cnn(4, width=2)), clock=CLOCK, rounds=3)
+    for measure in (protocol.perturbation, protocol.randomisation):
+        with pytest.raises((RuntimeError, NotImplementedError), match="meta"):  # a number cannot be read there
+            measure(method, splits())
+    assert places == ["meta"] * 3
 
 
 def test_trivial_controls_of_known_maps():

@@ -144,6 +144,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             m.training = mode
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where the module's parameters are; the CPU for one without."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
 def look(method, data: Dataset, *, classes: str = "predicted", size: int = 256) -> Iterator[Looked]:
     """Logits and maps of a whole data set, batch by batch, in eval mode, on the method's own device.
 
@@ -152,7 +157,7 @@ def look(method, data: Dataset, *, classes: str = "predicted", size: int = 256) 
     """
     if classes not in ("predicted", "label"):
         raise ValueError(f'classes must be "predicted" or "label", got {classes!r}')
-    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    device = device_of(method)
     with evaluating(method), torch.no_grad():
         for batch in batches(data, size, device):
             logits = method.logits(batch.images)
@@ -165,7 +170,7 @@ def look(method, data: Dataset, *, classes: str = "predicted", size: int = 256) 
 def accuracy(method, splits: Splits) -> dict[str, float]:
     """``accuracy`` on the test split: of the highest logit, or, with several labels, of all yes/no decisions at 0."""
     right = []
-    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    device = device_of(method)
     with evaluating(method), torch.no_grad():
         for batch in batches(splits.test, 256, device):
             logits = method.logits(batch.images)
@@ -207,7 +212,7 @@ def energy_by_layer(method, splits: Splits, layers: Sequence[str]) -> dict[str, 
     Args:
         layers: names in ``method.net`` as `maps.grad_cam` takes them.
     """
-    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    device = device_of(method)
     shares: dict[str, list[Tensor]] = {f"energy_{layer}": [] for layer in layers}
     with evaluating(method), torch.no_grad():
         for batch in batches(splits.test, 256, device):

@@ -18,6 +18,7 @@ from .localisation import (
     LEVELS,
     accuracy,
     box_accuracy,
+    device_of,
     energy_in_mask,
     evaluating,
     iou_at,
@@ -93,7 +94,7 @@ def perturbation(method, splits: Splits, *, images: int = 64, steps: int = 8) ->
 
     Beside them ``_random`` for a map of noise: only the distance to it says anything about the map.
     """
-    batch = next(iter(batches(splits.test, images)))
+    batch = next(iter(batches(splits.test, images, device_of(method))))
     found: dict[str, float] = {}
     with evaluating(method):
         classes = method.logits(batch.images).argmax(1)
@@ -115,7 +116,7 @@ def randomisation(method, splits: Splits, *, images: int = 64) -> dict[str, floa
 
     Near 1 would mean that the maps do not show what was learnt (Adebayo et al. 2018).
     """
-    batch = next(iter(batches(splits.test, images)))
+    batch = next(iter(batches(splits.test, images, device_of(method))))
     with evaluating(method), torch.no_grad():
         classes = method.logits(batch.images).argmax(1)
     return {"randomised": weight_randomisation(method, batch.images, classes)[-1]["rank_correlation"]}
@@ -131,8 +132,9 @@ def cost(method, splits: Splits, *, baseline, clock, images: int = 50, rounds: i
         baseline: called with the splits, gives the method that counts as 1.
         clock: where training stands: late enough for every ramp to be up and every late term to be on.
     """
-    batch = next(iter(batches(splits.train, images)))
-    pair = [copy.deepcopy(method).train(), baseline(splits).train()]
+    device = device_of(method)
+    batch = next(iter(batches(splits.train, images, device)))
+    pair = [copy.deepcopy(method).train(), baseline(splits).to(device).train()]
     spent: list[list[float]] = [[], []]
     for _ in range(rounds):
         for times, each in zip(spent, pair):

@@ -61,10 +61,8 @@ def weight_randomisation(method, images: Tensor, classes: Tensor, seed: int = 0)
         network's maps, mean over the images. Values that stay near one mean that the maps do not show what was learnt.
     """
     rows, trained = [], None
-    probe = copy.copy(method)  # shares everything but the network
-    probe._modules = dict(method._modules)
     for name, net in cascade(method.net, seed):
-        probe.net = net
+        probe = copy.deepcopy(method, {id(method.net): net})  # wherever the method holds its network: this one instead
         with evaluating(probe), torch.no_grad():
             maps = probe.explain(images, classes)
         trained = maps if trained is None else trained
