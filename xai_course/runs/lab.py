@@ -57,7 +57,7 @@ def fit(
     """
     try:
         out = _room_for(folder() / key(method, data, preset, seed=seed, augment=augment), method)
-    except (ValueError, OSError) as why:
+    except (ValueError, OSError, RecursionError) as why:
         print(f"{type(method).__name__} is trained without a checkpoint: {why}")
         out = None
     if out is not None and resume and (checkpoint := out / "checkpoint.pt").exists():
