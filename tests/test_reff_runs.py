@@ -14,6 +14,7 @@ from xai_course.methods.reff import (
     ReFF,
     outside_norm,
 )
+from xai_course.runs.bench_page import paired
 
 # --- what the pages show ----------------------------------------------------------------------------------------------
 
@@ -178,3 +179,63 @@ def test_seen_does_not_open_the_test_split():
     assert set(seen(CrossEntropy(net), splits, layers=LAYERS)) == {"accuracy_seen", "outside_seen", "dead_seen"}
     everything = shortcut(CrossEntropy(net), splits._replace(test=data), layers=LAYERS)
     assert {"accuracy", "outside_body.4", "dead_body.1", "outside_pixels", "outside_seen"} <= set(everything)
+
+
+# --- what the chapter says of the records -----------------------------------------------------------------------------
+
+
+def gaps(better: str, worse: str, metric: str = "accuracy") -> torch.Tensor:
+    """Differences seed by seed of two rows of reff/digits, over the seeds that both have."""
+    from xai_course.runs import records
+
+    both = [records.load(f"reff/digits/{name}") for name in (better, worse)]
+    values = [dict(zip(r.seeds, r.metrics[metric].values)) for r in both]
+    shared = sorted(values[0].keys() & values[1].keys())
+    assert len(shared) >= 5
+    return torch.tensor([values[0][s] - values[1][s] for s in shared], dtype=torch.float64)
+
+
+def shows_nothing(differences: torch.Tensor) -> bool:
+    """Student's 95 % interval holds zero."""
+    found = paired(differences.tolist(), [0.0] * len(differences))
+    return found.low < 0 < found.high
+
+
+def test_what_the_chapter_says_of_background_cues():
+    for setting in ("easy", "middle", "hard", "q0.0", "p0.02", "size16"):
+        assert (gaps(f"{setting}/mass", f"{setting}/ce") > 0).all(), setting
+    assert (gaps("middle/mass", "middle/reff") > 0).all() and (gaps("middle/reff", "middle/ce") > 0).sum() == 4
+    for better, worse in (("mass", "ce"), ("mass", "reff"), ("reff", "ce")):  # what fresh seeds repeat
+        assert (gaps(f"fresh/{better}", f"fresh/{worse}") > 0).all()
+    assert (gaps("hard/reff", "hard/ce") > 0).all() and (gaps("easy/reff", "easy/ce") < 0).sum() == 3
+    assert (gaps("middle/mass", "middle/ce", "accuracy_seen") > 0).all()
+    for row in ("reff", "mass"):  # no cost that could be told from none
+        assert shows_nothing(gaps(f"fresh/{row}", "fresh/ce", "accuracy_seen"))
+    for row in ("reff_last", "mass_last"):
+        assert gaps(f"middle/{row}", "middle/ce").abs().max() <= 0.05
+    for row in ("l1", "l2"):
+        assert gaps(f"middle/{row}", "middle/ce").abs().max() <= 0.02
+        assert (gaps(f"middle/{row}_strong", "middle/mass") > 0).double().mean() > 0.5
+        assert gaps(f"middle/{row}_strong", "middle/mass_strong").mean() > 0
+        assert gaps(f"middle/{row}_strong", "middle/mass_strong", "accuracy_seen").mean() > 0
+    assert (gaps("middle/abn", "middle/abn0") > 0).all()
+    assert gaps("middle/reff", "middle/abn").mean() < 0 < gaps("middle/mass", "middle/abn").mean()
+    for row in ("reff", "mass", "abn"):
+        assert abs(gaps(f"middle/{row}_n1", f"middle/{row}").mean()) < 0.02
+    for row in ("reff", "mass"):
+        assert gaps(f"size16/{row}", "size16/ce", "dead_body.4").mean() < 0
+        assert (gaps("middle/ce_p1", f"middle/{row}", "outside_pixels") < 0).double().mean() > 0.5
+
+
+def test_what_the_chapter_says_of_the_spot():
+    """The order of the two norms turns with the cue."""
+    from xai_course.runs import records
+
+    for row in ("ce", "reff", "mass"):
+        assert records.load(f"reff/digits/spot/{row}").metrics["accuracy"].mean < 0.13  # a floor: ten classes
+    assert (gaps("spot0.2/reff", "spot0.2/mass") > 0).sum() == 4
+    assert shows_nothing(gaps("spot0.2_fresh/reff", "spot0.2_fresh/mass"))
+    lead = [gaps(f"{setting}/mass", f"{setting}/reff") for setting in ("fresh", "spot0.2_fresh")]
+    assert (lead[0] > 0).all() and lead[0].min() > lead[1].max()  # the lead of the linear form is gone
+    assert (gaps("spot0.2/mass", "spot0.2/reff", "outside_body.1") < 0).all()  # a better map, a worse answer
+    assert (gaps("spot/mass", "spot/ce", "outside_body.1") < -0.2).all()
