@@ -15,13 +15,15 @@ from torch import nn
 from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.measure import protocol
 from xai_course.measure.localisation import energy_in_mask
-from xai_course.measure.sanity import lambda_zero_equals_baseline, untrained
+from xai_course.measure.sanity import lambda_zero_equals_baseline, untrained, weight_randomisation
 from xai_course.methods.amc import AmcLoss
 from xai_course.methods.base import Clock, CrossEntropy
+from xai_course.methods.classic import Center
 from xai_course.methods.combined import Combined, Decision, Focused
 from xai_course.methods.hnc import HNC
 from xai_course.methods.loss_attention import LossAttention
 from xai_course.methods.minmax import MinMax
+from xai_course.methods.patch_heads import AttentionPooling
 from xai_course.methods.reff import ReFF
 from xai_course.nets.convnets import GapClassifier, small_cnn
 from xai_course.nets.patch_nets import patch_net
@@ -156,7 +158,50 @@ def test_a_combination_is_cross_entropy_plus_each_weighted_penalty():
     (terms,) = smoothed.losses(b, CLOCK)
     target = nn.functional.cross_entropy(net(b.images), b.labels, label_smoothing=0.1)
     assert torch.allclose(terms["total"], target, rtol=1e-12)
-    assert len(list(both.parameters())) == len(parameters)  # the network is registered once
+    assert len(list(both.parameters())) == len(parameters)  # nothing is trained twice
+
+
+def storages(module: nn.Module) -> set[int]:
+    return {t.untyped_storage().data_ptr() for t in module.state_dict().values()}
+
+
+def test_parts_keep_what_they_own_beside_the_network():
+    """Centres and attention are trained, moved, saved once, and an interrupted run goes on with them."""
+    patches = partial(patch_net, "small", 4, image_size=32, width=2, hidden=8, seed=0)
+    makes = (
+        lambda: Combined(small_cnn(4, width=2, seed=0), (partial(Center, balance=0.5), AmcLoss)),
+        lambda: Focused(patches(), AttentionPooling, partial(ReFF, penalty="mass"), ("body.0.1",)),
+    )
+    for make, own, trained in zip(makes, ("parts.0.centers", "base.scores.score.weight"), (False, True)):
+        method, b, copies = make(), batch(), []
+        groups = [p for group in method.parameter_groups() for p in group["params"]]
+        assert len({id(p) for p in groups}) == len(groups) == len(list(method.parameters()))
+        before = method.state_dict()[own].clone()
+        optimizer = torch.optim.SGD(method.parameter_groups(), 0.1)
+        (terms,) = method.losses(b, CLOCK)
+        terms["total"].backward()
+        optimizer.step()
+        assert not torch.equal(method.state_dict()[own], before)
+        assert (own in dict(method.named_parameters())) == trained
+        fresh = make()
+        fresh.load_state_dict(copy.deepcopy(method.state_dict()))
+        copies = [next(each.losses(b, CLOCK))["total"] for each in (copy.deepcopy(method), fresh, method)]
+        assert copies[0] == copies[1] == copies[2]
+        assert len(storages(method)) == len({*dict(method.named_parameters()), *dict(method.named_buffers())})
+        assert method.double().state_dict()[own].dtype == torch.float64
+        for other in (copy.deepcopy(method), untrained(method)):
+            assert storages(other).isdisjoint(storages(method)) and len(storages(other)) == len(storages(method))
+        next(method.losses(b._replace(images=b.images.double()), CLOCK))
+
+
+def test_a_focused_method_is_randomised_where_it_looks():
+    net = patch_net("small", 4, image_size=32, width=2, hidden=8, seed=0)
+    method, b = (
+        Focused(net, partial(AttentionPooling, gated=True), partial(ReFF, penalty="mass"), ("body.0.1",)),
+        batch(),
+    )
+    rows = weight_randomisation(method, b.images, b.labels)
+    assert rows[0]["rank_correlation"] == pytest.approx(1) and rows[-1]["rank_correlation"] < 0.99
 
 
 def test_combination_refuses_what_it_cannot_weigh():
@@ -183,7 +228,7 @@ def test_focused_attention_is_the_attention_loss_plus_reff_on_its_own_decision()
     assert (focus - pooled).abs() > 1e-4  # the two decisions have different maps
     assert torch.equal(both.logits(b.images), alone.logits(b.images))
     assert len(list(both.parameters())) == len(list(net.parameters()))
-    assert set(both.state_dict()) == {f"net.{name}" for name in net.state_dict()}
+    assert storages(both) == storages(net)  # a checkpoint holds the network once
     gradients = torch.autograd.grad(terms["total"], list(net.parameters()))
     assert all(g.isfinite().all() for g in gradients)
 

@@ -1,4 +1,9 @@
-"""Several methods on one network: the classification loss counts once, every regulariser with its own weight."""
+"""Several methods on one network: the classification loss counts once, every regulariser with its own weight.
+
+The network is a submodule of the whole and of every part, so that what a part owns beside it (centres, attention) is
+trained, saved and moved too. PyTorch counts a shared parameter once: one entry in ``parameters()``, one copy when a
+checkpoint is written; only its names repeat in ``state_dict()``.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +38,7 @@ class Combined(Method):
         super().__init__(net)
         if len(parts) < 2:
             raise ValueError(f"parts must be at least two methods, got {len(parts)}")
-        self.parts = tuple(part(net) for part in parts)  # a tuple: their network is registered once, as self.net
+        self.parts = nn.ModuleList(part(net) for part in parts)
         for part in self.parts:
             name = next((n for n in STRENGTHS if hasattr(part, n)), None)
             if name is None:
@@ -79,17 +84,16 @@ class Focused(Method):
     ):
         super().__init__(net)
         method = base(net)
-        self.base = (method,)  # tuples: the network is registered once, as self.net
-        self.focus = (focus(Decision(method), layers=[f"method.net.{layer}" for layer in layers]),)
+        self.base = method
+        self.focus = focus(Decision(method), layers=[f"method.net.{layer}" for layer in layers])
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
-        (base,), (reff,) = self.base, self.focus
-        terms, (focus, _) = next(iter(base.losses(batch, clock))), reff.focus(batch)
-        total = terms["total"] + reff.current_balance(clock) * focus.loss
+        terms, (focus, _) = next(iter(self.base.losses(batch, clock))), self.focus.focus(batch)
+        total = terms["total"] + self.focus.current_balance(clock) * focus.loss
         yield {**terms, "focusing": focus.loss.detach(), "dead": focus.dead.mean(), "total": total}
 
     def logits(self, images: Tensor) -> Tensor:
-        return self.base[0].logits(images)
+        return self.base.logits(images)
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
-        return self.base[0].explain(images, classes)
+        return self.base.explain(images, classes)
