@@ -200,7 +200,10 @@ def verdict_text(setting: str) -> str:
         ]
         left = [title(k) for k in said if said[k] == "open"]
         parts += [f"open for {' · '.join(left)}"] if left else []
-        lines.append(f"- **{NAMES[metric].capitalize()}**, against the twin: {'; '.join(parts)}.")
+        name = NAMES[metric]
+        lines.append(
+            f"- **{name[0].upper() + name[1:] if name.islower() else name}**, against the twin: {'; '.join(parts)}."
+        )
     missing = [title(k) for k in rows_of(setting) if k not in rows_run(setting)]
     if missing:
         lines.append(f"- Declared and not run: {' · '.join(missing)}.")

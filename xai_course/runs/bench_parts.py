@@ -31,6 +31,7 @@ from ..methods.reff import ReFF
 from ..methods.wsol import PooledMaps
 from ..nets.convnets import GapClassifier, small_cnn
 from ..nets.patch_nets import patch_net
+from ..nets.role_norm import norms_by_role
 from ..nets.wildcat import Localiser, LocaliserClassifier, minmax_head, small_trunk
 from ..train import Preset
 
@@ -121,6 +122,11 @@ def pair(splits: Splits) -> LocaliserClassifier:
     return LocaliserClassifier(body, *(minmax_head(channels, len(splits.classes)) for _ in range(2)))
 
 
+def pair_by_role(splits: Splits) -> LocaliserClassifier:
+    """Statistics of whole and of masked images apart: its chapter shows what sharing them costs."""
+    return norms_by_role(pair(splits))
+
+
 def reference(splits: Splits) -> CrossEntropy:
     """What costs are multiples of."""
     return CrossEntropy(small(splits))
@@ -128,7 +134,7 @@ def reference(splits: Splits) -> CrossEntropy:
 
 LAYERS = ("body.1", "body.2", "body.3", "body.4")
 PATCH_LAYERS = ("body.0.0", "body.0.1", "body.0.2")
-RATE = {small: 8e-3, patches: 4e-2, localiser: 1e-2, pair: 1e-2}
+RATE = {small: 8e-3, patches: 4e-2, localiser: 1e-2, pair: 1e-2, pair_by_role: 1e-2}
 
 
 def presets(net, setting: str, rate: float | None = None) -> dict[str, Preset]:
@@ -189,11 +195,14 @@ ROWS = {
         "mean",
     ),
     "wildcat": Row("Localiser alone", localiser, PooledMaps, twin="wildcat"),
-    "minmax_u0": Row("Min-Max, u = 0", pair, MinMax, twin="wildcat"),
-    "minmax_u4": Row("Min-Max, u = 4", pair, partial(MinMax, erasing=Erasing(4, start_epoch=1)), twin="wildcat"),
-    "minmax_attached": Row(
-        "Min-Max, attached mask (ours)", pair, partial(MinMax, mask=MaskRule(attach=True)), twin="wildcat"
+    "minmax_u0": Row("Min-Max, u = 0", pair_by_role, MinMax, twin="wildcat"),
+    "minmax_u4": Row(
+        "Min-Max, u = 4", pair_by_role, partial(MinMax, erasing=Erasing(4, start_epoch=1)), twin="wildcat"
     ),
+    "minmax_attached": Row(
+        "Min-Max, attached mask (ours)", pair_by_role, partial(MinMax, mask=MaskRule(attach=True)), twin="wildcat"
+    ),
+    "minmax_shared": Row("Min-Max, u = 0, shared statistics", pair, MinMax, twin="wildcat"),
 }
 COMBINED = {
     "amc_hnc": ("AMC-Loss + HNC mse", ("amc", "hnc_mse")),
@@ -212,7 +221,7 @@ def rows_of(setting: str) -> tuple[str, ...]:
         return LABEL_NOISE if setting == "noisy" else SEVERAL_LABELS
     if setting in ("shifted", "textures"):
         return (*ROWS, "hnc_mass", "smoothing_mass", "loss_attention_mass")
-    return tuple(key for key in ROWS if setting == "plain" or key not in NEEDS_MASKS)
+    return tuple(key for key in ROWS if setting == "plain" or key not in (*NEEDS_MASKS, "minmax_shared"))
 
 
 # --- what the tuning rows say -----------------------------------------------------------------------------------------
@@ -254,6 +263,14 @@ CHOSEN: dict[str, dict[str, float]] = {
     },
     "noisy": {"smoothing": 0.05, "amc": 0.5, "amc_w100": 0.02, "hnc_mse": 1.0, "hnc_kd": 1.0, "loss_attention": 1.0},
     "multi": {"hnc_mse": 0.1, "hnc_kd": 0.1, "loss_attention": 1.0},
+    "clothes": {
+        "smoothing": 0.2,
+        "amc": 0.5,
+        "amc_w100": 0.05,
+        "hnc_mse": 0.3,
+        "hnc_kd": 0.3,
+        "loss_attention": 0.3,
+    },
 }
 
 
