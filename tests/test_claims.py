@@ -58,6 +58,10 @@ ALWAYS = [  # row, metric, a row with lower values on every seed
     # Min-max entropy
     ("minmax/why/attached", "f1_plus", "minmax/why/u0"),
     ("minmax/why/attached", "chosen_mean", "minmax/why/u0"),
+    ("minmax/why/u0", "chosen_mean", "minmax/why/batch"),
+    ("minmax/why/u0", "chosen_mean", "minmax/why/literal"),
+    ("minmax/why/literal", "area", "minmax/why/u0"),
+    ("minmax/why/u0", "area", "minmax/why/batch"),
 ]
 MIXED = [  # row, metric, other row: higher on some seeds, not on all
     ("looking/digits/shuffled", "pointing", "looking/digits/silent"),
