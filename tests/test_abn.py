@@ -104,6 +104,7 @@ def test_explanation_is_the_attention_map(net, batch):
     [
         (lambda: ABN(small_cnn(3, width=2)), "net must be an AttentionBranchNetwork, got GapClassifier"),
         (lambda: ABN(abn_from(small_cnn(3, width=2)), -1.0), "balance must be >= 0, got -1.0"),
+        (lambda: ABN(abn_from(small_cnn(3, width=2)), float("nan")), "balance must be >= 0, got nan"),
         (lambda: map_loss(torch.zeros(1, 2, 2), torch.zeros(1, 4, 4), "max"), "reduction must be"),
         (lambda: map_loss(torch.zeros(1, 2, 2), torch.zeros(2, 4, 4)), r"relevant must be \[1, H, W\]"),
         (lambda: map_loss(torch.zeros(1, 2, 2), torch.full((1, 4, 4), 2.0)), r"must lie in \[0, 1\]"),
@@ -112,6 +113,14 @@ def test_explanation_is_the_attention_map(net, batch):
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_branch_has_the_dtype_and_device_of_the_network(batch):
+    net = abn_from(small_cnn(3, width=2).double())
+    assert {p.dtype for p in net.parameters()} == {torch.float64}
+    (terms,) = ABN(net).losses(batch._replace(images=batch.images.double()), Clock())
+    assert terms["total"].isfinite()
+    assert {p.device.type for p in abn_from(small_cnn(3, width=2).to("meta")).parameters()} == {"meta"}
 
 
 def test_missing_masks(net, batch):

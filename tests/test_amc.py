@@ -1,5 +1,6 @@
 """AMC-Loss: every statement of the chapter as a check, in float64 unless the point is float32."""
 
+from functools import partial
 from math import pi, sin
 
 import pytest
@@ -22,7 +23,7 @@ def batches(draw, least=2, most=12):
     return features, torch.randint(0, k, (n,), generator=generator)
 
 
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def pair_at(theta, p=128, dtype=torch.float64, seed=0):
@@ -268,6 +269,24 @@ def test_zero_features_are_masked(pairing, dtype, dead):
     alive = [i for i in range(8) if i not in dead]
     if alive:
         assert got[alive].norm() > 0 and got[alive].abs().max() < 1e3
+
+
+def test_a_row_is_dead_below_a_length_of_one_millionth():
+    lengths = torch.tensor([0.0, 9e-7, 1.1e-6, 1e-5, 1.0], dtype=torch.float64)
+    z, dead = amc.unit_rows(lengths[:, None] * torch.tensor([0.6, 0.8], dtype=torch.float64))
+    assert dead.tolist() == [True, True, False, False, False]
+    assert (z[:2] == 0).all() and torch.allclose(z[2:].norm(dim=1), torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("loss", [amc.angular_margin_contrastive, partial(amc.euclidean_contrastive, normalised=True)])
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_one_dead_row_makes_its_pairs_zero(loss, pairing):
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[4] = 0
+    pairs = loss(x, torch.zeros(6, dtype=torch.int64), pairing=pairing, reduction="none")
+    left, right = amc.pair_up(torch.arange(6), pairing)
+    with_dead = (left == 4) | (right == 4)
+    assert with_dead.any() and (pairs[with_dead] == 0).all() and (pairs[~with_dead] > 0).all()
 
 
 def test_float32_inside_autocast_and_float64_kept():

@@ -34,6 +34,16 @@ def test_reductions(loss):
     assert loss(x, y) / loss(x, y, reduction="batch") == 2
 
 
+@pytest.mark.parametrize("n", [7, 8])
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_batch_reduction_divides_by_the_batch(n, pairing):
+    x, y = torch.randn(n, 4, generator=torch.Generator().manual_seed(0)).double(), torch.arange(n) % 2
+    pairs, mean, batch = (
+        amc.angular_margin_contrastive(x, y, pairing=pairing, reduction=r) for r in ("none", "pairs", "batch")
+    )
+    assert batch.item() == pytest.approx(pairs.sum().item() / n) and mean.item() == pytest.approx(pairs.mean().item())
+
+
 def test_half_batch_pairs_are_unbiased():
     """Check 11: the average over all 720 orders of six samples is the mean over all fifteen pairs."""
     generator = torch.Generator().manual_seed(2)
@@ -64,6 +74,7 @@ def test_pair_labels_carry_no_gradient():
     right = nn.functional.one_hot(labels).float() * 9
     assert torch.equal(amc.pair_classes(right, labels, "pred"), amc.pair_classes(right, labels, "true"))
     assert torch.equal(amc.pair_classes(logits, labels, "true"), labels)
+    assert amc.pair_classes(torch.tensor([[-5.0, 1.0]]), torch.tensor([0])).item() == 1  # the largest, with its sign
 
 
 @pytest.mark.parametrize("loss", [amc.angular_margin_contrastive, amc.euclidean_contrastive])
@@ -103,6 +114,14 @@ def test_one_class_is_a_plain_pull():
         (lambda: amc.angular_margin_contrastive(torch.randn(4, 2), torch.zeros(4).long(), form="cos"), "form"),
         (lambda: amc.euclidean_contrastive(torch.randn(4, 2), torch.zeros(4).long(), margin=-1), "margin"),
         (lambda: amc.amc_pair_loss(torch.randn(4, 2), torch.randn(3, 2), torch.ones(4).bool()), "u and v"),
+        (
+            lambda: amc.contrastive(torch.rand(4), torch.ones(4, 1).bool(), 0.5),
+            r"same must be \(4,\) bool, got \(4, 1\)",
+        ),
+        (lambda: amc.contrastive(torch.rand(4), torch.ones(4), 0.5), "float32"),
+        (lambda: amc.amc_pair_loss(*torch.randn(2, 4, 2), torch.ones(4, 1).bool()), "same must be"),
+        (lambda: amc.euclidean_pair_loss(torch.randn(4, 2), torch.randn(1, 2), torch.ones(4).bool()), "xa and xb"),
+        (lambda: amc.AmcLoss(small_cnn(), balance=float("nan")), "balance"),
         (lambda: amc.pair_classes(torch.randn(4, 3), torch.tensor([0, 1, 2, 3])), r"\[0, 3\)"),
         (lambda: amc.pair_classes(torch.randn(4, 3), torch.tensor([0, -1, 2, 2])), "-1"),
         (lambda: amc.pair_classes(torch.randn(4, 3), torch.rand(4, 3)), "labels"),
@@ -173,7 +192,29 @@ def test_method_follows_algorithm_1():
         assert terms["zero_features"] == 0
         terms["total"].backward()
     assert amc.AmcLoss(net).weight(Clock(80, 0, 300)) == pytest.approx(0.1), "the paper's weight is nearly inert"
-    assert amc.AmcLoss(net, start_epoch=1).weight(Clock(0, 0, 300)) == 0, "the official code's epoch 0"
+    late = amc.AmcLoss(net, start_epoch=1)
+    assert late.weight(Clock(0, 0, 300)) == 0, "the official code's epoch 0"
+    assert late.weight(Clock(1, 0, 300)) == amc.AmcLoss(net).weight(Clock(1, 0, 300)) > 0
+    assert [m(net).options["margin"] for m in (amc.AmcLoss, amc.EuclideanContrastive)] == [0.5, 1.0]
+
+
+class Given(nn.Module):
+    """Features are the images themselves."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def embed(self, images):
+        return images.flatten(1)
+
+
+def test_features_without_direction_are_counted_by_row():
+    images = torch.zeros(4, 3, 1, 1)
+    images[1:, 0] = 1.0  # one dead row, two dead columns
+    batch = Batch(images, torch.tensor([0, 1, 0, 1]), None, torch.arange(4))
+    (terms,) = amc.AmcLoss(Given()).losses(batch, Clock())
+    assert terms["zero_features"] == 1
 
 
 def test_balance_zero_is_cross_entropy():

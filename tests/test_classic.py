@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from xai_course.data.batch import Batch
+from xai_course.maps import class_activation_map
 from xai_course.methods import classic as C
 from xai_course.methods.base import Clock, CrossEntropy
 from xai_course.methods.hnc import HNC
@@ -82,6 +83,14 @@ def test_anchor_loss_is_its_loop():
     assert C.anchor_loss(logits, labels).item() == pytest.approx(total / 6)
     plain = F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, 5).to(D), reduction="none").sum(1).mean()
     torch.testing.assert_close(C.anchor_loss(logits, labels, gamma=0.0), plain)
+
+
+def test_the_anchor_carries_no_gradient():
+    logits, labels = scores(1)
+    logits.requires_grad_()
+    (found,) = torch.autograd.grad(C.anchor_loss(logits, labels), logits)
+    own = logits.detach().sigmoid().gather(1, labels[:, None])
+    torch.testing.assert_close(found.gather(1, labels[:, None]), (own - 1) / 6)  # that of -log q_y alone
 
 
 def test_anchor_loss_warms_up_with_cross_entropy():
@@ -181,6 +190,30 @@ def test_consistency_alone_doubles_the_loss_of_a_symmetric_image():
     terms = next(method.losses(batch, Clock()))
     single = next(HNC(net(), balance=0.0).eval().losses(batch, Clock()))
     torch.testing.assert_close(terms["classification"], 2 * single["classification"])
+
+
+def test_consistency_compares_with_the_mirrored_map():
+    batch, method = batch_of(), C.AttentionConsistency(net(), balance=0.0).eval()
+    head, features = method.net.head.weight.detach(), method.net.features
+    plain, flipped = (class_activation_map(features(x), head) for x in (batch.images, batch.images.flip(-1)))
+    expected = (flipped - plain.flip(-1)).square().mean()
+    torch.testing.assert_close(next(method.losses(batch, Clock()))["consistency"], expected)
+    assert (expected - (flipped - plain).square().mean()).abs() > 0.05 * expected
+
+
+def test_center_pulls_the_features_to_where_the_centres_were():
+    batch, method = batch_of(), C.Center(net(), balance=0.5).eval()
+    method.centers.normal_(generator=torch.Generator().manual_seed(0))
+    terms, before = next(method.losses(batch, Clock())), method.centers.clone()
+    weight = method.net.body[0][0].weight
+    (found,) = torch.autograd.grad(terms["center"], weight)
+    method.centers.normal_(generator=torch.Generator().manual_seed(0))
+    x = method.net.embed(batch.images)
+    (expected,) = torch.autograd.grad(C.center_loss(x, batch.labels, method.centers), weight)
+    torch.testing.assert_close(found, expected)
+    assert found.abs().sum() > 0
+    C.move_centers(method.centers, x.detach(), batch.labels)
+    torch.testing.assert_close(before, method.centers)
 
 
 def test_consistency_term_leaves_the_head_alone():

@@ -20,7 +20,7 @@ from xai_course.nets.convnets import GapClassifier, small_cnn
 
 D = torch.float64
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6))
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def random_maps(shape, scale: float = 1.0) -> torch.Tensor:
@@ -201,6 +201,15 @@ def test_all_routes_equal_the_full_maps_in_value_and_gradient(shape, k, way, bia
         close(a, b, 1e-12)
 
 
+@pytest.mark.parametrize(("shape", "k"), [((3, 6, 5, 3, 4), 4), ((5, 24, 40, 2, 1), 3), ((2, 9, 64, 2, 2), 7)])
+def test_maps_are_computed_outside_autocast(shape, k):
+    leaves = [t.detach().float() for t in problem(*shape)[:3]]
+    classes = torch.rand(shape[:2]).topk(k).indices
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = H.gathered_maps(*leaves, classes)
+    assert torch.equal(inside, H.gathered_maps(*leaves, classes))
+
+
 def test_route_switches_at_the_memory_crossover():
     crossover = 1000 * 49 // 2048
     assert crossover == 23
@@ -259,6 +268,12 @@ def test_mean_divides_by_the_valid_classes_only():
     values, valid = torch.tensor([[2.0, 4.0], [8.0, 9.0]]), torch.tensor([[True, True], [True, False]])
     assert H.reduce_classes(values, valid, reduction_k="mean") == (3 + 8) / 2
     assert H.reduce_classes(values, valid, reduction_k="sum") == (6 + 8) / 2
+
+
+def test_an_image_without_negatives_counts_as_zero_in_the_mean():
+    values, valid = torch.tensor([[2.0, 4.0], [8.0, 9.0]]), torch.tensor([[True, True], [False, False]])
+    assert H.reduce_classes(values, valid, reduction_k="mean") == (3 + 0) / 2
+    assert H.reduce_classes(values, valid, reduction_k="sum") == (6 + 0) / 2
 
 
 # 14
@@ -326,6 +341,24 @@ def test_equation_7(penalty):
 
 
 @pytest.mark.parametrize("penalty", H.PENALTIES)
+def test_the_penalty_reaches_features_and_classifier(penalty):
+    """Not the head's weight as a constant: its gradient is that of all maps, computed the long way."""
+    method, batch = H.HNC(net().double(), penalty, keep_top=3, target=0.7), batch_of(torch.tensor([0, 1, 3]))
+    features, head = method.net.features(batch.images.double()), method.net.head
+    logits = head(features.mean(dim=(2, 3)))
+    found = method.homogeneity(features, logits, batch.labels)
+    maps = class_activation_map(features, head.weight, head.bias)
+    alpha = (0.7,) if penalty in ("mse", "logit") else ()
+    each = H.PENALTIES[penalty](maps, *alpha)  # keep_top = 3 of 4 classes: all but the label
+    expected = (each.sum() - each.gather(1, batch.labels[:, None]).sum()) / 3 / 3
+    close(found, expected, 1e-12)
+    wanted = [head.weight, method.net.body[0][0].weight]
+    for a, b in zip(*(torch.autograd.grad(loss, wanted, retain_graph=True) for loss in (found, expected))):
+        assert a.abs().sum() > 0
+        close(a, b, 1e-12)
+
+
+@pytest.mark.parametrize("penalty", H.PENALTIES)
 def test_weight_zero_is_cross_entropy_bit_for_bit(penalty):
     batch = batch_of(torch.tensor([0, 1, 3, 2]))
     assert lambda_zero_equals_baseline(lambda n: H.HNC(n, penalty, 0.0), CrossEntropy, net(), batch, Clock())
@@ -379,6 +412,34 @@ def test_networks_that_are_not_gap_and_linear_are_refused():
         next(method.losses(batch_of(torch.tensor([0, 1])), Clock()))
 
 
+@pytest.mark.parametrize(
+    ("shape", "k", "way"),
+    [((3, 6, 5, 3, 4), 4, "gather"), ((5, 24, 40, 2, 1), 3, "chunk"), ((2, 9, 64, 2, 2), 7, "full")],
+)
+def test_every_route_checks_its_input(shape, k, way):
+    features, weight, bias = problem(*shape)[:3]
+    classes = torch.zeros(shape[0], k, dtype=torch.long)
+    assert H.route(*shape[:3], shape[3] * shape[4], k) == way
+    for changed, message in (
+        ({"classes": classes - 1}, r"classes must lie in \[0, "),
+        ({"classes": classes + shape[1]}, r"classes must lie in \[0, "),
+        ({"classes": classes[:1]}, r"classes must be \[B, k\] int64"),
+        ({"classes": classes.int()}, "torch.int32"),
+        ({"features": features[:, 1:]}, r"weight \[K, D\]"),
+        ({"bias": bias[:1]}, r"bias must be \[K\]"),
+        ({"features": features[:0], "classes": classes[:0]}, "empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            H.gathered_maps(**{"features": features, "weight": weight, "bias": bias, "classes": classes, **changed})
+
+
+def test_penalties_widen_half_precision():
+    maps = 300 * random_maps((2, 2, 3, 3, 0)).half()  # squares of 300 overflow float16
+    for penalty in H.PENALTIES.values():
+        found = penalty(maps)
+        assert found.dtype == torch.float32 and torch.equal(found, penalty(maps.float()))
+
+
 @pytest.mark.parametrize("call", [
     lambda: H.topk_negatives(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 0),
     lambda: H.topk_negatives(torch.zeros(2, 3), torch.zeros(2, 4), 1),
@@ -386,6 +447,8 @@ def test_networks_that_are_not_gap_and_linear_are_refused():
     lambda: H.reduce_classes(torch.zeros(2, 3), reduction_k="max"),
     lambda: H.reduce_classes(torch.zeros(2, 3), torch.ones(2, 2, dtype=torch.bool), reduction_k="sum"),
     lambda: H.weighted_sigmoid_cross_entropy(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2)),
+    lambda: H.weighted_sigmoid_cross_entropy(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([0.5, 1.1])),
+    lambda: H.weighted_sigmoid_cross_entropy(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([0.5, math.nan])),
     lambda: H.HNC(net(), "l1"),
     lambda: H.HNC(net(), balance=-1.0),
     lambda: H.HNC(net(), balance=float("nan")),

@@ -324,6 +324,12 @@ def test_deletion_baselines_and_errors():
 
 def test_wrong_inputs():
     maps, masks = random_pair(0)
+    spoilt = maps.clone()
+    spoilt[1, 0, 0] = torch.nan
+    measures = (
+        *(energy_in_mask, pointing_game, pixel_average_precision, lambda m, t: iou_at(m, t, 0.5)),
+        lambda m, t: box_accuracy(m, torch.ones(3, 4)),
+    )
     for call, message in (
         (lambda: energy_in_mask(maps[:2], masks), r"\(2, 5, 6\) and \(3, 5, 6\)"),
         (lambda: pointing_game(maps, masks.float()), "float32"),
@@ -331,6 +337,7 @@ def test_wrong_inputs():
         (lambda: iou(maps, masks), "threshold the maps first"),
         (lambda: iou_at(maps, masks, 0.0), r"\(0, 1\], got 0.0"),
         (lambda: box_accuracy(maps, torch.zeros(2, 4)), r"B=3, got \(2, 4\)"),
+        *((lambda m=measure: m(spoilt, masks), "NaN or infinity in 1 of 3") for measure in measures),
     ):
         with pytest.raises(ValueError, match=message):
             call()

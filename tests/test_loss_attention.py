@@ -100,6 +100,17 @@ def test_weights_notice_a_shift_that_softmax_ignores():  # C5: a documented non-
     assert same.abs().amax() < 1e-14
 
 
+def test_lengths_by_hand():
+    p = torch.tensor([[3.0, -4.0], [1.0, 5.0]])
+    for norm, expected in (
+        ("l2", [5, 26**0.5]),
+        ("relu", [3, 26**0.5]),
+        ("centred", [24.5**0.5, 8**0.5]),  # each patch minus its own mean over the classes
+        ("softplus", [math.hypot(*(math.log1p(math.exp(v)) for v in row)) for row in p.tolist()]),
+    ):
+        torch.testing.assert_close(patch_lengths(p, norm), torch.tensor(expected, dtype=torch.float32))
+
+
 def test_patches_may_be_permuted():  # C6
     p, order = logits_of(4, 9, 5), torch.randperm(9, generator=torch.Generator().manual_seed(3))
     alpha, _ = loss_attention(p, 0.5)
@@ -139,7 +150,7 @@ def test_cut_off_takes_the_official_scale():
     torch.testing.assert_close(code, literal / literal.sum(-1, keepdim=True), atol=1e-15, rtol=0)
 
 
-@pytest.mark.parametrize("xi", [-0.1, 1.1])
+@pytest.mark.parametrize("xi", [-0.1, 1.1, math.nan])
 def test_cut_off_outside_its_range_is_refused(xi):
     with pytest.raises(ValueError, match=r"cutoff \(xi\) must lie in \[0, 1\], got"):
         loss_attention(logits_of(2, 3, 4), xi)

@@ -495,6 +495,25 @@ def test_frozen_parameters_no_grad_and_inference_mode(context, frozen):
     assert all(p.grad is None for p in net.parameters())
 
 
+def test_classes_from_inference_mode_and_networks_made_in_it():
+    net, (images, classes) = toy(), pictures()
+    want = grad_cam(net, images, classes, LAYERS)
+    with torch.inference_mode():
+        chosen, made = classes + 0, toy()
+        inside = grad_cam(net, images + 0, chosen, LAYERS)
+    outside = grad_cam(net, images, chosen, LAYERS, create_graph=True)
+    for got in (inside, outside):
+        torch.testing.assert_close(got.maps[0], want.maps[0])
+    penalty(outside.maps).backward()
+    features = net.features(images)
+    (cam,) = grad_cam_from(net.head(features.mean((2, 3))), [features], chosen)
+    assert cam.isfinite().all()
+    class_activation_map(features, net.head.weight, net.head.bias, chosen).sum().backward()
+    made.requires_grad_(False)
+    with pytest.raises(ValueError, match="inference_mode: autograd cannot use its parameters; got such a"):
+        grad_cam(made, images, classes, LAYERS)
+
+
 # ---- precision ------------------------------------------------------------------------------------
 
 

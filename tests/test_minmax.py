@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.measure.memory import saved_activations
+from xai_course.measure.segmentation import look
 from xai_course.methods import minmax as mm
 from xai_course.methods.base import Clock
 from xai_course.methods.erasing import Erasing, decay, erase, frozen_statistics, mined, mining, sample_trust
@@ -58,7 +60,7 @@ def correct_batch(net, seed=0, images=6) -> Batch:
 # --- Eq. 1-9 ---
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(SEEDS)
 def test_split_image_adds_up(seed):
     """Eq. 1: X = X+ + X-, and binary masks select pixels."""
@@ -69,7 +71,14 @@ def test_split_image_adds_up(seed):
     assert torch.equal(mm.split_image(images, hard)[0] != 0, (hard > 0).expand_as(images))
 
 
-@settings(max_examples=30, deadline=None)
+def test_both_parts_carry_the_gradient_of_an_attached_mask():
+    images, mask = rand(0, 2, 3, 4, 5), rand(1, 2, 1, 4, 5).sigmoid().requires_grad_()
+    for part, sign in zip(mm.split_image(images, mask), (1, -1)):
+        (gradient,) = torch.autograd.grad(part.sum(), mask)
+        assert torch.allclose(gradient, sign * images.sum(1, keepdim=True))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(SEEDS, CLASSES)
 def test_entropies_closed_forms(seed, c):
     """Eq. 2-6 against sums over classes; H- = log c + KL(q || p); 0 <= H <= log c <= H-."""
@@ -93,7 +102,7 @@ def test_undecided_minimum_is_the_uniform_distribution(c):
     assert abs(loss.item() / 2 - math.log(c)) < 1e-12 and z.grad.abs().max() < 1e-12
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(SEEDS, CLASSES)
 def test_undecided_gradient(seed, c):
     """The gradient with respect to the logits is softmax - 1/c: never zero where the classifier is sure."""
@@ -125,7 +134,7 @@ def test_half_precision_logits_are_widened():
 # --- Eq. 10-11 ---
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(SEEDS)
 def test_combined_map_equals_loop(seed):
     maps, logits = rand(seed, 2, 3, 4, 5), rand(seed + 1, 2, 3)
@@ -133,7 +142,7 @@ def test_combined_map_equals_loop(seed):
     assert torch.allclose(mm.combined_map(maps, logits)[:, 0], slow, atol=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(SEEDS, *[st.integers(1, 6)] * 2, *[st.integers(1, 9)] * 2)
 def test_upsample_equals_interpolate(seed, h, w, height, width):
     maps = rand(seed, 2, 1, h, w)
@@ -142,7 +151,7 @@ def test_upsample_equals_interpolate(seed, h, w, height, width):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(SEEDS, st.floats(0.5, 60))
 def test_mask_range_and_omega(seed, omega):
     """R+ lies in [sigmoid(-omega/2), sigmoid(omega/2)], touches both, and its cut at 0.5 does not depend on omega."""
@@ -150,7 +159,8 @@ def test_mask_range_and_omega(seed, omega):
     mask = MaskRule(omega=omega).apply(maps, logits, (8, 9))
     edge = torch.sigmoid(torch.tensor(omega / 2, dtype=torch.float64))
     assert torch.allclose(mask.amax((1, 2, 3)), edge) and torch.allclose(mask.amin((1, 2, 3)), 1 - edge)
-    assert torch.equal(mask >= 0.5, MaskRule().apply(maps, logits, (8, 9)) >= 0.5)
+    clear = (mask - 0.5).abs() > 1e-12  # on the edge itself rounding decides
+    assert torch.equal((mask >= 0.5)[clear], (MaskRule().apply(maps, logits, (8, 9)) >= 0.5)[clear])
 
 
 def test_default_mask_range_is_the_papers():
@@ -190,7 +200,7 @@ def test_sample_trust_cases():
         assert now.tolist() == [bool(k) for k in kept] and torch.equal(gamma, p * torch.tensor(kept))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(SEEDS, st.integers(0, 4), st.sampled_from(["paper", "label", "none"]), st.booleans())
 def test_recursion_invariants(seed, depth, rule, compound):
     """Trust in [0, 1], sticky at 0; R* in [0, 1], never falls; an accepted step is no less sure than the first."""
@@ -360,15 +370,20 @@ def test_peak_memory_does_not_depend_on_depth(accumulate):
 
 @pytest.mark.parametrize("statistics, moved", [("all", True), ("first", False)])
 def test_batchnorm_sees_every_pass(statistics, moved):
-    """A shared trunk is passed u + 1 times by M, twice by C: 7 updates at u = 4. "first" keeps M's later passes out."""
+    """A shared trunk is passed u + 1 times by M, twice by C: 7 updates at u = 4. "first" keeps M's later passes out.
+
+    The first pass itself always counts, and C's two: of 7 updates 3 are left.
+    """
     method = MinMax(network(1), erasing=Erasing(4, rule="none", statistics=statistics))
-    norm, after = method.net.trunk[0][1], []
+    norm = method.net.trunk[0][1]
+    after = [norm.running_mean.clone()]
     for step, terms in enumerate(method.losses(some_batch(), Clock())):
         terms["total"].backward()
         if step < 5:
             after.append(norm.running_mean.clone())
-    assert norm.num_batches_tracked == 7
-    assert all((not torch.equal(a, b)) == moved for a, b in pairwise(after))
+    assert norm.num_batches_tracked == (7 if moved else 3)  # those that entered the statistics
+    assert not torch.equal(after[0], after[1])
+    assert all((not torch.equal(a, b)) == moved for a, b in pairwise(after[1:]))
     assert norm.momentum == 0.1
 
 
@@ -419,19 +434,65 @@ def test_untrusted_images():
         assert last["decided"].item() == pytest.approx(float(torch.as_tensor(expected).detach()), abs=1e-12)
 
 
+class Scripted(MinMax):
+    """M's findings are given, and C reads three pixels: every loss can be written down."""
+
+    mask = torch.tensor([0.9, 0.8, 0.7], dtype=torch.float64).view(3, 1, 1, 1).expand(3, 1, 16, 16)
+    said = torch.tensor([[0.1, 0.5, 0.4], [0.3, 0.4, 0.3], [0.05, 0.05, 0.9]], dtype=torch.float64).log()
+
+    def locate(self, images):
+        return self.mask, self.said
+
+    def judge(self, images, role=1):
+        return role * images[:, :, 0, 0]
+
+
+def test_untrusted_images_in_a_mixed_batch():
+    """One image wrong, one right but unsure (trust 0.4), one sure: only the first is untrusted; all divide the sum."""
+    method, batch = Scripted(network()), some_batch(images=3)._replace(labels=torch.tensor([0, 1, 2]))
+    images, trust, raw = mm.scaled(batch.images), torch.tensor([0.0, 0.4, 0.9], dtype=torch.float64), Scripted.mask
+    for untrusted, weight, shown in (
+        ("keep", torch.ones(3), trust.view(3, 1, 1, 1) * raw),
+        ("drop", torch.tensor([0.0, 1.0, 1.0]), trust.view(3, 1, 1, 1) * raw),
+        ("raw", torch.ones(3), torch.tensor([1.0, 0.4, 0.9], dtype=torch.float64).view(3, 1, 1, 1) * raw),
+    ):
+        method.erasing = Erasing(0, untrusted=untrusted)
+        *_, last = method.losses(batch, Clock())
+        plus = F.cross_entropy((images * shown)[:, :, 0, 0], batch.labels, reduction="none")
+        minus = -(2 * images * (1 - shown))[:, :, 0, 0].log_softmax(1).mean(1)
+        assert last["decided"].item() == pytest.approx(float((weight * plus).sum() / 3), abs=1e-12)
+        assert last["undecided"].item() == pytest.approx(float((weight * minus).sum() / 3), abs=1e-12)
+
+
 def test_start_epoch_and_rescale():
     method, batch = MinMax(network(1), erasing=Erasing(2, start_epoch=1, rescale=True)), some_batch()
     assert len(list(method.losses(batch, Clock(epoch=0)))) == 2 and method.active(Clock(epoch=1)) is not None
     total = torch.tensor([0.2, 0.0]).view(2, 1, 1, 1)
     assert mm._shown(total, total, method.erasing).flatten().tolist() == [1, 0]
+    total = torch.tensor([0.2, 0.4, 0.1, 0.4]).view(2, 1, 1, 2)  # each image by its own peak, and by that of all pixels
+    assert mm._shown(total, total, method.erasing).flatten().tolist() == pytest.approx([0.5, 1, 0.25, 1])
 
 
 def test_classifier_may_see_a_smaller_image():
-    method = MinMax(network(), classifier_scale=0.5)
+    method, images = MinMax(network(), classifier_scale=0.5), some_batch().images
     seen = []
-    method.net.classify = lambda images, role: seen.append(images.shape) or torch.zeros(len(images), 3)
-    method.logits(some_batch().images)
-    assert seen == [(6, 3, 8, 8)]
+    method.net.classify = lambda images, role: seen.append(images) or torch.zeros(len(images), 3)
+    method.judge(images)
+    assert torch.equal(seen[0], F.interpolate(images, (8, 8), mode="bilinear", align_corners=True))
+
+
+def test_the_classifier_decides_on_the_inside():
+    """In evaluation on X+, in training on X+ as role 1 and on X- as role 2."""
+    method, batch = MinMax(network(1)).eval(), some_batch()
+    images = mm.scaled(batch.images)
+    inside, _ = mm.split_image(images, method.locate(images)[0])
+    assert torch.allclose(method.logits(batch.images), method.net.classify(inside), atol=1e-12)
+    roles, classify = [], method.net.classify
+    method.net.classify = lambda images, role: roles.append(role) or classify(images, role)
+    list(method.losses(batch, Clock()))
+    data = ArrayData(batch.images.float(), batch.labels)
+    answers(method.float(), Splits("toy", data, data, data, ("a", "b", "c"), ""))
+    assert roles == [1, 2, 1, 2, 1]
 
 
 def test_evaluation_needs_no_label_and_no_erasing():
@@ -452,6 +513,10 @@ def test_mined_counts():
     lax, strict = (mined(method, data, Erasing(3, rule=rule), size=4) for rule in ("none", "paper"))
     assert [lax[f"accepted_{t}"] for t in range(4)] == [100] * 4
     assert lax["f1_plus_0"] == strict["f1_plus_0"] and strict["accepted_3"] <= strict["accepted_1"] <= 100
+    wrong = ArrayData(images, (labels + 1) % 3, truth)
+    assert mined(method, wrong, Erasing(3), size=4)["accepted_0"] == 0  # and yet the first mask counts, trusted or not
+    assert mined(method, wrong, Erasing(3), size=4)["f1_plus_3"] == pytest.approx(lax["f1_plus_0"])
+    assert Erasing().depth == 4
     assert set(lax) == {f"{name}_{t}" for name in ("accepted", "f1_plus", "f1_minus") for t in range(4)}
 
 
@@ -480,6 +545,42 @@ def test_answers_and_mining_are_what_they_say():
     )
 
 
+def frozen_somewhere() -> tuple[MinMax, list[bool]]:
+    """A method in train mode with one BatchNorm held in eval mode, and everybody's mode."""
+    method = MinMax(network(2, double=False)).train()
+    method.net.trunk[0][1].eval()
+    return method, [m.training for m in method.modules()]
+
+
+class Broken(ArrayData):
+    """Hands out one batch, then fails."""
+
+    def __getitems__(self, indices):
+        if indices[0]:
+            raise OSError("no more")
+        return super().__getitems__(indices)
+
+
+def test_measures_leave_every_module_in_its_mode_and_count():
+    """A BatchNorm frozen in eval mode stays frozen, an error half-way included; nobody counts these batches."""
+    parts = some_batch(images=6)
+    args = (parts.images.float(), parts.labels, torch.rand(6, 16, 16) < 0.3)
+    for data, error in ((ArrayData(*args), None), (Broken(*args), OSError)):
+        splits = Splits("toy", data, data, data, ("a", "b", "c"), "")
+        for measure in (
+            lambda m, s: answers(m, s, size=4),
+            lambda m, s: mined(m, s.test, Erasing(1), size=4),
+            lambda m, s: list(look(m, s.test, size=4)),
+        ):
+            method, modes = frozen_somewhere()
+            before = {k: v.clone() for k, v in method.state_dict().items()}
+            with pytest.raises(error) if error else nullcontext():
+                measure(method, splits)
+            assert modes == [m.training for m in method.modules()]
+            assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+            assert method.net.trunk[0][1].momentum == 0.1
+
+
 def test_training_lowers_equation_9():
     torch.manual_seed(0)
     labels = torch.arange(48) % 3
@@ -496,6 +597,7 @@ def test_training_lowers_equation_9():
 @pytest.mark.parametrize("call, match", [
     (partial(MaskRule, omega=0), "omega"), (partial(MaskRule, over="set"), "over"),
     (partial(Erasing, depth=-1), "depth"), (partial(Erasing, depth=1.5), "depth"), (partial(Erasing, sigma=0), "sigma"),
+    (partial(MaskRule, omega=math.nan), "omega"), (partial(Erasing, sigma=math.nan), "sigma"),
     (partial(Erasing, rule="x"), "rule"), (partial(Erasing, teach="x"), "teach"),
     (partial(Erasing, untrusted="x"), "untrusted"), (partial(Erasing, statistics="x"), "statistics"),
     (partial(MinMax, None, classifier_scale=0), "classifier_scale"),

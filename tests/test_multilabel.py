@@ -77,6 +77,13 @@ def test_of_a_method():
     assert all(0 <= v <= 1 for v in found.values())
 
 
+def test_scores_that_are_not_numbers_are_refused():
+    scores = torch.full((3, 2), torch.nan)
+    for measure in (M.average_precision, M.mean_average_precision, M.precision_recall_f1):
+        with pytest.raises(ValueError, match="NaN or infinity in 6 places"):
+            measure(scores, torch.ones(3, 2))
+
+
 @pytest.mark.parametrize("shapes", [((3, 2), (3, 3)), ((3,), (3,)), ((0, 2), (0, 2))])
 def test_bad_shapes(shapes):
     for measure in (M.average_precision, M.precision_recall_f1):

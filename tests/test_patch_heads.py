@@ -84,6 +84,46 @@ def test_without_gamma_there_is_no_patch_term(batch):
     assert set(terms) == {"image", "total"}
 
 
+def test_defaults_are_the_papers(batch):
+    method = LossAttention(patch_net("small", 4))
+    at = [method.gamma(Clock(epoch=e, epochs=200)) for e in (0, 40, 80, 199)]
+    assert at == pytest.approx([0.1 * math.exp(-1), 0.1 * math.exp(-0.25), 0.1, 0.1])
+    assert method.cutoff == 0.1
+
+
+def test_weights_may_be_kept_out_of_the_patch_term(batch):
+    net = patch_net("small", 4, seed=0).double().eval()
+    images, wanted = batch.images.double(), list(net.parameters())
+    found = {}
+    for detach in (True, False):
+        method = LossAttention(net, gamma_max=0.5, detach_alpha=detach)
+        (terms,) = method.losses(batch._replace(images=images), Clock())
+        found[detach] = torch.autograd.grad(terms["patches"], wanted)
+        seen = method.attend(images)
+        weights = seen.weights.detach() if detach else seen.weights
+        each = F.cross_entropy(seen.patches.transpose(1, 2), batch.labels[:, None].expand(3, 36), reduction="none")
+        for a, b in zip(found[detach], torch.autograd.grad((weights * each).sum() / 3, wanted)):
+            torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-9)
+    assert any((a - b).abs().max() > 1e-6 for a, b in zip(found[True], found[False]))
+
+
+def test_selected_is_more_than_its_share(batch):
+    net, weights = patch_net("small", 4), torch.tensor([[0.0, 0.25, 0.26, 0.49]])
+    assert LossAttention(net).selected(weights).tolist() == [[False, True, True, True]]
+    assert MeanPooling(net, select_above=1.0).selected(weights).tolist() == [[False, False, True, True]]
+
+
+def test_contributions_are_what_speaks_for_the_class(batch):
+    net = patch_net("small", 4, seed=0).eval()
+    method, classes = LossAttention(net), torch.tensor([3, 0, 1])
+    seen = method.attend(batch.images)
+    own = seen.patches[torch.arange(3), :, classes]
+    assert own.min() < 0 < own.max()
+    painted = net.paint(seen.weights * own.clamp_min(0), (32, 32))
+    expected = painted / painted.amax((1, 2), keepdim=True).clamp_min(1e-30)
+    torch.testing.assert_close(method.explain(batch.images, classes, values="contributions"), expected)
+
+
 def test_official_arguments_cut_by_the_map(batch):
     net = patch_net("small", 4, seed=0).eval()
     method = LossAttention(net, **OFFICIAL)
@@ -143,6 +183,25 @@ def test_routing_equals_the_procedure():
     torch.testing.assert_close(dynamic_routing(votes[:1], 3), found[:1], atol=1e-14, rtol=0)  # no coupling of examples
     with pytest.raises(ValueError, match="iterations >= 1"):
         dynamic_routing(votes, 0)
+
+
+def test_routing_does_not_learn_through_its_earlier_iterations():
+    votes = logits_of(2, 4, 3, 5).requires_grad_()
+    agreement = torch.zeros(2, 4, 3, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(2):
+            outputs = squash(torch.einsum("bnk,bnkd->bkd", agreement.softmax(2), votes))
+            agreement = agreement + torch.einsum("bkd,bnkd->bnk", outputs, votes)
+    last = squash(torch.einsum("bnk,bnkd->bkd", agreement.softmax(2), votes))
+    pull = logits_of(2, 3, 5, seed=1)
+    found, expected = (torch.autograd.grad((o * pull).sum(), votes)[0] for o in (dynamic_routing(votes, 3), last))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+def test_margin_loss_by_hand():
+    lengths = torch.tensor([[0.5, 0.5, 0.0], [0.95, 0.05, 0.3]])
+    by_hand = (0.4**2 + 0.5 * 0.4**2 + 0.5 * 0.2**2) / 2
+    assert margin_loss(lengths, torch.tensor([0, 0])).item() == pytest.approx(by_hand)
 
 
 def test_routing_trains_single_and_multi_label(batch):

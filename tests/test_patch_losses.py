@@ -176,6 +176,7 @@ def test_ramp_of_paper_and_code():
     assert 0.1 * ramp(1) == pytest.approx(0.0377, abs=1e-4) and 0.1 * ramp(1, k=5) == pytest.approx(0.0008, abs=1e-4)
     assert 0.1 * ramp(40) == pytest.approx(0.078, abs=1e-3) and 0.1 * ramp(40, k=5) == pytest.approx(0.029, abs=1e-3)
     assert ramp(0, zero_first=True) == 0 and ramp(0, 0) == 1
+    assert ramp(1, 80, k=5, zero_first=True) == ramp(1, 80, k=5) > 0  # the first epoch only
     values = [ramp(t, 10) for t in range(20)]
     assert values == sorted(values)
     with pytest.raises(ValueError, match="must not be negative"):

@@ -188,8 +188,12 @@ def test_half_precision_maps_do_not_underflow():
 
 def test_explanations():
     net, batch = problem(dtype=torch.float32)
-    maps = ReFF(net.eval(), LAYERS).explain(batch.images, batch.labels)
+    maps = ReFF(net, LAYERS).explain(batch.images, batch.labels)
     assert maps.shape == (4, 16, 16) and maps.min() >= 0 and maps.max() <= 1 + 1e-6 and not maps.requires_grad
+    (last,) = grad_cam(net, batch.images, batch.labels, [LAYERS[-1]]).maps
+    full = F.interpolate(last[:, None], (16, 16), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(maps, full / full.amax((1, 2), keepdim=True).clamp_min(1e-30))
+    assert full.amax() > 0
 
 
 def test_learns_to_look_inside():
@@ -257,6 +261,7 @@ def test_two_processes_give_the_gradient_of_one(tmp_path):
         ({"weights": (1.0,)}, "weights must hold 4 numbers"),
         ({"weights": (1, 1, 1, -1)}, "weights must hold 4 numbers >= 0"),
         ({"balance": -1.0}, "balance and ramp_epochs must be >= 0, got -1.0"),
+        ({"balance": float("nan")}, "balance and ramp_epochs must be >= 0, got nan"),
         ({"penalty": "l3"}, "penalty must be one of .*got 'l3'"),
         ({"batch_norm": "off"}, "batch_norm must be one of"),
     ],
@@ -293,6 +298,16 @@ def test_shapes_that_do_not_fit():
         focusing_loss(random_maps(), random_mask(), [1.0])
     with pytest.raises(ValueError, match="penalty must be one of"):
         focusing_loss(random_maps(), random_mask(), penalty="l0")
+    for weights in ((1.0, 1.0, -1.0), (1.0, 1.0, float("nan"))):
+        with pytest.raises(ValueError, match="each >= 0, got"):
+            focusing_loss(random_maps(), random_mask(), weights)
+    odd = random_maps()
+    odd[1] = odd[1][:1]
+    for maps in ([], [m[:0] for m in random_maps()], odd, [m[0] for m in random_maps()]):
+        with pytest.raises(ValueError, match=r"maps must be one or more \[B, h, w\] with one B >= 1, got \["):
+            focusing_loss(maps, random_mask())
+    with pytest.raises(ValueError, match=r"relevant must be \[3, H, W\], got \(3, 0, 4\)"):
+        focusing_loss(random_maps(), torch.zeros(3, 0, 4))
 
 
 def test_head_without_gradient():

@@ -50,6 +50,15 @@ def test_fgsm_moves_every_pixel_by_epsilon_before_the_clamp(trained):
     assert (moved - images).abs().max() == pytest.approx(0.05, abs=1e-15)
 
 
+@pytest.mark.parametrize("attack", [R.fgsm, R.pgd])
+def test_attacks_work_in_inference_mode(trained, attack):
+    method, splits = trained
+    images, labels = splits.test.images, splits.test.labels
+    want = attack(method.logits, images, labels, 0.05)
+    with torch.inference_mode():
+        torch.testing.assert_close(attack(method.logits, images + 0, labels + 0, 0.05), want)
+
+
 @pytest.mark.parametrize("objective", R.OBJECTIVES)
 def test_pgd_stays_in_the_ball_and_in_the_image(trained, objective):
     method, splits = trained

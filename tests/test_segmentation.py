@@ -18,7 +18,7 @@ def slow_f1(predicted, truth) -> float:
     return 1.0 if not p and not t else 2 * len(p & t) / (len(p) + len(t))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), *[st.integers(1, 5)] * 3, *[st.floats(0, 1)] * 2)
 def test_f1_equals_sets_of_pixels(seed, images, height, width, p, t):
     generator = torch.Generator().manual_seed(seed)

@@ -62,20 +62,15 @@ def class_activation_map(
     Raises:
         ValueError: shapes that do not fit, or (on the CPU) a class out of range.
     """
-    if features.ndim != 4 or weight.ndim != 2 or weight.shape[1] != features.shape[1]:
-        raise ValueError(
-            f"features must be [B, D, h, w] and weight [K, D], got {tuple(features.shape)} and {tuple(weight.shape)}"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must be [K] with K={len(weight)}, got {tuple(bias.shape)}")
+    check_linear(features, weight, bias)
     dtype = torch.promote_types(features.dtype, weight.dtype)
     flat, weight = features.flatten(2).to(dtype), weight.to(dtype)
     if classes is None:
         shape, rows, shift = (len(features), len(weight)), weight, bias
     else:
-        _check_classes(classes, len(features), len(weight), dims=(1, 2))
+        check_classes(classes, len(features), len(weight), dims=(1, 2))
         # index_select and not weight[classes]: its backward is one index_add instead of a sorted scatter
-        shape, chosen = tuple(classes.shape), classes.flatten()
+        shape, chosen = tuple(classes.shape), trackable(classes).flatten()
         rows = weight.index_select(0, chosen).view(len(features), -1, weight.shape[1])
         shift = None if bias is None else bias.index_select(0, chosen).view(len(features), -1)
     maps = rows @ flat
@@ -123,7 +118,8 @@ def grad_cam(
 
     Raises:
         ValueError: unknown layer (the message lists the valid ones), a layer that did not run exactly once or does not
-            lead to the logits, wrong shapes, an empty batch, a compiled network, or DDP with static_graph.
+            lead to the logits, wrong shapes, an empty batch, a network that is compiled, made in inference mode, or DDP
+            with static_graph.
     """
     _check_net(net)
     inner = net.module if isinstance(net, nn.parallel.DistributedDataParallel) else net
@@ -139,7 +135,7 @@ def grad_cam(
             stack.enter_context(frozen_batch_norm(inner))
         for (name, layer), outputs in zip(named, seen):
             stack.callback(layer.register_forward_hook(_capture(name, outputs)).remove)
-        logits = net(images.clone() if images.is_inference() else images)
+        logits = net(trackable(images))
         for (name, _), outputs in zip(named, seen):
             if len(outputs) != 1:
                 raise ValueError(f"layers: {name!r} must run once in a forward pass, it ran {len(outputs)} times")
@@ -228,7 +224,7 @@ def _weighted_sums(
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the network must return logits [B, K], got {got}")
-    _check_classes(classes, *logits.shape, dims=(1,))
+    check_classes(classes, *logits.shape, dims=(1,))
     if not features:
         raise ValueError("at least one layer is needed, got none")
     for name, feature in zip(names, features):
@@ -238,7 +234,7 @@ def _weighted_sums(
                 f"got {tuple(feature.shape)}, requires_grad={feature.requires_grad}"
             )
     with torch.autocast(logits.device.type, enabled=False):  # in the precision of the graph or better
-        score = logits.gather(1, classes.unsqueeze(1).to(logits.device)).sum()
+        score = logits.gather(1, trackable(classes).unsqueeze(1).to(logits.device)).sum()
         gradients = torch.autograd.grad(
             score, features, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
         )
@@ -285,7 +281,7 @@ def _find_layers(net: nn.Module, layers: Sequence[str | nn.Module]) -> list[tupl
 
 
 def _check_net(net: nn.Module) -> None:
-    """Refuses the two wrappings under which gradients of maps are silently wrong or fail in the dark."""
+    """Refuses networks under which gradients of maps are silently wrong or fail in the dark."""
     if isinstance(net, nn.parallel.DistributedDataParallel) and net.static_graph:
         raise ValueError(
             "net must not be DistributedDataParallel(static_graph=True): the backward pass of the maps uses up the "
@@ -297,9 +293,29 @@ def _check_net(net: nn.Module) -> None:
                 "net must not be compiled: compiled graphs ignore hooks added later and do not support the second "
                 f"derivative; got a compiled {name or 'net'}, pass the module it was made from"
             )
+    if any(t.is_inference() for t in (*net.parameters(), *net.buffers())):
+        raise ValueError(
+            "net must not be made or loaded inside torch.inference_mode: autograd cannot use its parameters; "
+            f"got such a {type(net).__name__}"
+        )
 
 
-def _check_classes(classes: Tensor, batch: int, total: int, *, dims: tuple[int, ...]) -> None:
+def trackable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of one that inference mode made, which autograd refuses to save (call it outside)."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def check_linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Raises ValueError unless they are ``[B, D, h, w]``, ``[K, D]`` and ``[K]`` or None."""
+    if features.ndim != 4 or weight.ndim != 2 or weight.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"features must be [B, D, h, w] and weight [K, D], got {tuple(features.shape)} and {tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be [K] with K={len(weight)}, got {tuple(bias.shape)}")
+
+
+def check_classes(classes: Tensor, batch: int, total: int, *, dims: tuple[int, ...]) -> None:
     """``[B]`` or ``[B, k]`` integers in range, B > 0. The range is read on the CPU only: elsewhere it would stall."""
     if not batch:
         raise ValueError("the batch must hold at least one image, got an empty one")

@@ -2,7 +2,8 @@ r"""How well a map agrees with where the object is: energy, pointing game, IoU, 
 
 Maps are ``[B, H, W]``, masks ``[B, H, W]`` bool. Every function scores image by image, float64; an image whose mask is
 empty has no answer and scores NaN, which the measures below leave out and count. Negative values of a map are no
-evidence for the class and are cut. No score means anything alone: `localisation` gives trivial maps' beside each.
+evidence for the class and are cut; NaN and infinity are refused (ValueError). No score means anything alone:
+`localisation` gives trivial maps' beside each.
 """
 
 from __future__ import annotations
@@ -255,7 +256,14 @@ def _pair(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
             f"maps and masks must both be [B, H, W], masks bool, got {tuple(maps.shape)} and {tuple(masks.shape)} "
             f"{masks.dtype}"
         )
-    return maps.flatten(1).double().clamp_min(0), masks.flatten(1)
+    return _finite(maps).flatten(1).double().clamp_min(0), masks.flatten(1)
+
+
+def _finite(maps: Tensor) -> Tensor:
+    if not maps.isfinite().all():  # a NaN would score like any other cell
+        bad = int((~maps.isfinite().flatten(1).all(1)).sum())
+        raise ValueError(f"maps must be finite, got NaN or infinity in {bad} of {len(maps)}")
+    return maps
 
 
 def _only_where(masks: Tensor, scores: Tensor) -> Tensor:
@@ -265,7 +273,7 @@ def _only_where(masks: Tensor, scores: Tensor) -> Tensor:
 def _thresholded(maps: Tensor, level: float) -> Tensor:
     if not 0 < level <= 1:
         raise ValueError(f"level must lie in (0, 1], got {level}")
-    return (normalise(maps.double()) >= level) & (maps > 0)
+    return (normalise(_finite(maps).double()) >= level) & (maps > 0)
 
 
 def _grown(masks: Tensor, radius: float) -> Tensor:

@@ -84,3 +84,5 @@ def _check(values: Tensor, targets: Tensor) -> None:
         raise ValueError(
             f"both arguments must be [N, K] with N >= 1, got {tuple(values.shape)} and {tuple(targets.shape)}"
         )
+    if not values.isfinite().all():  # sorting would put NaN first, as the surest
+        raise ValueError(f"scores must be finite, got NaN or infinity in {int((~values.isfinite()).sum())} places")

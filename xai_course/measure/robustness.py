@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Dataset, Splits, batches
+from ..maps import trackable
 from .localisation import evaluating
 
 Scores = Callable[[Tensor], Tensor]
@@ -44,9 +45,9 @@ def image_gradient(scores: Scores, images: Tensor, labels: Tensor, objective: st
     """Gradient of the objective with respect to the images, ``[B, C, H, W]``; parameters get no gradient."""
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
-    with torch.enable_grad():
-        images = images.detach().requires_grad_()
-        return torch.autograd.grad(OBJECTIVES[objective](scores(images), labels), images)[0]
+    with torch.inference_mode(False), torch.enable_grad():
+        images = trackable(images).detach().requires_grad_()
+        return torch.autograd.grad(OBJECTIVES[objective](scores(images), trackable(labels)), images)[0]
 
 
 # --- attacks ----------------------------------------------------------------------------------------------------------

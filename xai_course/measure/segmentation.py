@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch, Dataset, Splits, batches
+from .localisation import device_of, evaluating
 
 
 def _pair(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,16 +124,11 @@ def look(method, data: Dataset, *, size: int = 256, multiple: int = 1) -> Iterat
     Raises:
         ValueError: the data set has no masks.
     """
-    device = next((p.device for p in method.parameters()), torch.device("cpu"))
-    training = method.training
-    method.eval()
-    try:
-        for batch in batches(data, size, device):
+    with evaluating(method):
+        for batch in batches(data, size, device_of(method)):
             if batch.masks is None:
                 raise ValueError("data must have masks to measure localisation against, got None")
             yield _look(method, batch, multiple)
-    finally:
-        method.train(training)
 
 
 def _look(method, batch: Batch, multiple: int) -> Seen:

@@ -61,7 +61,7 @@ class ABN(Method):
         super().__init__(net)
         if not hasattr(net, "attend"):
             raise ValueError(f"net must be an AttentionBranchNetwork, got {type(net).__name__}")
-        if balance < 0:
+        if not balance >= 0:
             raise ValueError(f"balance must be >= 0, got {balance}")
         self.balance, self.annotations, self.reduction = balance, annotations, reduction
 

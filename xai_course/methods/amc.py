@@ -85,7 +85,12 @@ def contrastive(distance: Tensor, same: Tensor, margin: float) -> Tensor:
 
     Returns:
         ``[P]``, non-negative; exactly 0 for different classes at ``distance >= margin``.
+
+    Raises:
+        ValueError: shapes that differ (they would broadcast to P x P pairs), ``same`` not bool, or margin <= 0.
     """
+    if same.shape != distance.shape or same.dtype != torch.bool:
+        raise ValueError(f"same must be {tuple(distance.shape)} bool, got {tuple(same.shape)} {same.dtype}")
     if not margin > 0:
         raise ValueError(f"margin must be positive, got {margin}")
     return torch.where(same, distance, (margin - distance).clamp_min(0)).square()
@@ -116,6 +121,8 @@ def euclidean_pair_loss(xa: Tensor, xb: Tensor, same: Tensor, margin: float = 1.
 
 
 def _euclidean_distance(xa: Tensor, xb: Tensor) -> Tensor:
+    if xa.shape != xb.shape or xa.ndim != 2:
+        raise ValueError(f"xa and xb must both be [P, p], got {tuple(xa.shape)} and {tuple(xb.shape)}")
     return torch.linalg.vector_norm(xa - xb, dim=1)
 
 
@@ -156,7 +163,8 @@ def pair_up(rows: Tensor, pairing: str | int = "halves") -> tuple[Tensor, Tensor
         rows: ``[n, ...]``.
         pairing: ``"halves"``: row i with row i + n//2, n//2 pairs, an odd last row is dropped (Sec. 3.1, Algorithm 1).
             ``"all"``: every unordered pair once, n(n-1)/2. An int r: row i with row i + s mod n for s = 1..r, r n
-            pairs; r is cut to (n-1)//2, from where on pairs would repeat.
+            pairs; r is cut to (n-1)//2, from where on pairs would repeat (so the pairs i, i + n/2 of an even n never
+            occur).
 
     Returns:
         Two tensors ``[P, ...]``.
@@ -315,7 +323,7 @@ class PairMethod(Method):
             raise ValueError(f"pair_labels must be 'pred' or 'true', got {pair_labels!r}")
         if reduction == "none":
             raise ValueError("reduction must give a scalar to train with ('pairs' or 'batch'), got 'none'")
-        if balance < 0 or w_max < 0:
+        if not (balance >= 0 and w_max >= 0):
             raise ValueError(f"balance and w_max must not be negative, got {balance} and {w_max}")
         self.balance, self.w_max, self.pair_labels = balance, w_max, pair_labels
         self.ramp, self.start_epoch = ramp, start_epoch

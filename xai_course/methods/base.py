@@ -68,6 +68,11 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 
+def wide(x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32: their rounding would flip comparisons and overflow in squares."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 class CrossEntropy(Method):
     """The baseline of every chapter: classification loss only.
 

@@ -17,13 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Dataset, Splits, batches
+from ..measure.localisation import device_of, evaluating
 from ..measure.segmentation import f1_background, f1_foreground, thresholded
 from ..nets.role_norm import RoleNorm
-
-
-def wide(x: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32: comparing rounded confidences would flip trust."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+from .base import wide
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,8 @@ class Erasing:
         teach: whose cross-entropy M learns from: "trusted" (all at t = 0 as Eq. 8 wants, then those with trust),
             "all" (official code), "box" (Algorithm 1 to the letter: an image misclassified at t = 0 never teaches M).
         untrusted: what C sees of an image without any trusted region: "keep" (a blank X+ and the whole image as X-, the
-            paper's equations), "drop" (leave it out of both entropies), "raw" (its mask of t = 0).
+            paper's equations), "drop" (it adds 0 to both entropies, whose sums are still divided by the whole batch),
+            "raw" (its mask of t = 0).
         rescale: divide the accumulated mask by its maximum, as no trust dims it at test time.
         start_epoch: plain Eq. 9 with the raw mask before this epoch (1 in the official configuration).
         statistics: "all" passes of M update BatchNorm's running statistics, or only the "first".
@@ -60,7 +58,7 @@ class Erasing:
     def __post_init__(self):
         if self.depth < 0 or self.depth != int(self.depth):
             raise ValueError(f"depth (u) must be an integer >= 0, got {self.depth}")
-        if self.sigma <= 0:
+        if not self.sigma > 0:
             raise ValueError(f"sigma must be positive, got {self.sigma}")
         choices = {
             "rule": ("paper", "label", "none"),
@@ -150,26 +148,25 @@ def mined(method, data: Dataset, erasing: Erasing, *, size: int = 256) -> dict[s
     """What erasing a trained localiser would add: it is told the labels, so this diagnoses, it does not predict.
 
     Args:
-        method: has ``locate``; put to eval mode and back.
+        method: has ``locate``; put to eval mode and back, module by module.
         data: with masks. erasing: the rule to try, independent of the one that trained.
 
     Returns:
         In per cent. ``accepted_t``: images trusted at step t. ``f1_plus_t``, ``f1_minus_t``: of the union of the
         trusted masks up to step t, thresholded at 0.5; t = 0 counts whether trusted or not.
     """
-    training, sums, device = method.training, Counter(), next(method.parameters()).device
-    method.eval()
-    for batch in batches(data, size, device):
-        union, last = torch.zeros_like(batch.masks), -1
-        for found in erase(method.locate, 2 * batch.images - 1, batch.labels, erasing):
-            trusted, last = found.trust > 0, found.step
-            union = union | (thresholded(found.mask[:, 0]) & (trusted | (last == 0)).view(-1, 1, 1))
-            sums[f"accepted_{last}"] += int(trusted.sum())
-            _count(sums, union, batch.masks, last)
-        for step in range(last + 1, erasing.depth + 1):  # the recursion ended early: nothing more is found
-            sums[f"accepted_{step}"] += 0
-            _count(sums, union, batch.masks, step)
-    method.train(training)
+    sums = Counter()
+    with evaluating(method):
+        for batch in batches(data, size, device_of(method)):
+            union, last = torch.zeros_like(batch.masks), -1
+            for found in erase(method.locate, 2 * batch.images - 1, batch.labels, erasing):
+                trusted, last = found.trust > 0, found.step
+                union = union | (thresholded(found.mask[:, 0]) & (trusted | (last == 0)).view(-1, 1, 1))
+                sums[f"accepted_{last}"] += int(trusted.sum())
+                _count(sums, union, batch.masks, last)
+            for step in range(last + 1, erasing.depth + 1):  # the recursion ended early: nothing more is found
+                sums[f"accepted_{step}"] += 0
+                _count(sums, union, batch.masks, step)
     return {name: 100 * total / len(data) for name, total in sums.items()}
 
 
@@ -193,17 +190,20 @@ def _count(sums: Counter, union: Tensor, truth: Tensor, step: int) -> None:
 
 @contextmanager
 def frozen_statistics(net: nn.Module | None):
-    """BatchNorm in train mode, but its running statistics stay as they are; None does nothing."""
+    """BatchNorm in train mode, but its running statistics and their count stay as they are; None does nothing."""
     norms = (
         [m for m in net.modules() if isinstance(m, (nn.modules.batchnorm._BatchNorm, RoleNorm))]
         if net is not None
         else []
     )
-    kept = [m.momentum for m in norms]
+    kept = [(m.momentum, getattr(m, "num_batches_tracked", None)) for m in norms]
+    kept = [(momentum, None if count is None else count.clone()) for momentum, count in kept]
     for m in norms:
         m.momentum = 0.0
     try:
         yield
     finally:
-        for m, momentum in zip(norms, kept):
+        for m, (momentum, count) in zip(norms, kept):
             m.momentum = momentum
+            if count is not None:
+                m.num_batches_tracked.copy_(count)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..data.batch import Batch, Dataset, batches
-from ..maps import class_activation_map, gap_head
-from .base import Clock, Losses, Method, classification_loss
+from ..maps import check_classes, check_linear, class_activation_map, gap_head
+from .base import Clock, Losses, Method, classification_loss, wide
 
 REDUCTIONS = ("sum", "mean")
 
@@ -74,10 +74,15 @@ def gathered_maps(features: Tensor, weight: Tensor, bias: Tensor | None, classes
 
     Returns:
         ``[B, k, h, w]``; gradients reach features, weight and bias. The chunked route cannot be differentiated twice.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty batch, or (on the CPU) a class out of range.
     """
+    check_linear(features, weight, bias)
+    check_classes(classes, len(features), len(weight), dims=(2,))
     with torch.autocast(features.device.type, enabled=False):
         features = features.to(weight.dtype)
-        (batch, k), (n, c), cells = classes.shape, weight.shape, features[0, 0].numel() if len(features) else 1
+        (batch, k), (n, c), cells = classes.shape, weight.shape, features[0, 0].numel()
         way = route(batch, n, c, cells, k)
         if way == "gather":
             return class_activation_map(features, weight, bias, classes)
@@ -132,12 +137,12 @@ class _ChunkedMaps(torch.autograd.Function):
         return to_features, to_weight, None, None
 
 
-# --- Eq. 2-5 and the controls: one number per map ---------------------------------------------------------------------
+# --- Eq. 2-5 and the controls: one number per map, float32 at least -------------------------------------------------
 
 
 def mean_square(maps: Tensor, target: float = 0.0) -> Tensor:
     r"""One class of Eq. 2, :math:`\frac1{hw}\sum_{ij}(M_o(i,j)-\alpha)^2`. ``[B, k, h, w] -> [B, k]`` in [0, inf)."""
-    return (maps - target).square().mean(dim=(2, 3))
+    return (wide(maps) - target).square().mean(dim=(2, 3))
 
 
 def uniform_divergence(maps: Tensor) -> Tensor:
@@ -147,13 +152,13 @@ def uniform_divergence(maps: Tensor) -> Tensor:
     log(hw), not 0, and :math:`D_{KL}(U\|M'_o)` is this minus log(hw). Log-sum-exp is finite where the exponentials of
     the maps are not.
     """
-    flat = maps.flatten(2)
+    flat = wide(maps).flatten(2)
     return flat.logsumexp(dim=2) - flat.mean(dim=2)
 
 
 def squared_logit(maps: Tensor, target: float = 0.0) -> Tensor:
     r"""Control that sees no shape, :math:`(\bar M_o-\alpha)^2 = (s_o-\alpha)^2`. ``[B, k, h, w] -> [B, k]``."""
-    return (maps.mean(dim=(2, 3)) - target).square()
+    return (wide(maps).mean(dim=(2, 3)) - target).square()
 
 
 def spatial_variance(maps: Tensor) -> Tensor:
@@ -161,7 +166,7 @@ def spatial_variance(maps: Tensor) -> Tensor:
 
     Eq. 2 is exactly `squared_logit` plus this.
     """
-    return maps.var(dim=(2, 3), correction=0)
+    return wide(maps).var(dim=(2, 3), correction=0)
 
 
 def reduce_classes(values: Tensor, valid: Tensor | None = None, *, reduction_k: str) -> Tensor:
@@ -219,7 +224,7 @@ def weighted_sigmoid_cross_entropy(logits: Tensor, targets: Tensor, positive_rat
         positive_rate: ``[n]`` in [0, 1], :math:`p_o`, the share of training images that show the class.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, or (checked on the CPU only) a rate outside [0, 1].
     """
     batch, n = _shape(logits, "logits", 2)
     if targets.shape != (batch, n) or positive_rate.shape != (n,):
@@ -227,6 +232,8 @@ def weighted_sigmoid_cross_entropy(logits: Tensor, targets: Tensor, positive_rat
             f"targets must be [{batch}, {n}] and positive_rate [{n}], "
             f"got {tuple(targets.shape)} and {tuple(positive_rate.shape)}"
         )
+    if positive_rate.device.type == "cpu" and not ((positive_rate >= 0) & (positive_rate <= 1)).all():
+        raise ValueError(f"positive_rate must lie in [0, 1], got {positive_rate.min():.3g}..{positive_rate.max():.3g}")
     targets, rate = targets.to(logits.dtype), positive_rate.to(logits.dtype)
     weight = torch.where(targets > 0.5, (1 - rate).exp(), rate.exp())
     return F.binary_cross_entropy_with_logits(logits, targets, weight)

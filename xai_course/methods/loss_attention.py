@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .patch_losses import Attended, PatchMethod, wide
+from .base import wide
+from .patch_losses import Attended, PatchMethod
 
 NORMS = ("l2", "relu", "softplus", "centred")
 OFFICIAL = {"cut_by": "map", "ramp_k": 5.0, "zero_first": True}
@@ -81,7 +82,7 @@ def cut_off(weights: Tensor, cutoff: float = 0.1, *, cells: int | None = None, a
     Raises:
         ValueError: ``cutoff`` outside [0, 1] (or negative, with ``allow_above_one``).
     """
-    if cutoff < 0 or (cutoff > 1 and not allow_above_one):
+    if not cutoff >= 0 or (cutoff > 1 and not allow_above_one):
         raise ValueError(f"cutoff (xi) must lie in [0, 1], got {cutoff}; above 1 every patch may be cut")
     kept = (weights - cutoff / (cells or weights.shape[-1])).clamp_min(0)
     total = kept.sum(-1, keepdim=True)

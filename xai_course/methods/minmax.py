@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.batch import Batch, Splits, batches
+from ..measure.localisation import device_of, evaluating
 from ..nets.wildcat import LocaliserClassifier
-from .base import Clock, Losses, Method
-from .erasing import Erasing, Found, erase, frozen_statistics, wide
+from .base import Clock, Losses, Method, wide
+from .erasing import Erasing, Found, erase, frozen_statistics
 
 # --- Eq. 1-9: what the classifier must say --------------------------------------------------------------------------
 
@@ -151,7 +152,7 @@ class MaskRule:
     attach: bool = False
 
     def __post_init__(self):
-        if self.omega <= 0:
+        if not self.omega > 0:
             raise ValueError(f"omega must be positive, got {self.omega}")
         if self.over not in ("image", "batch", "none"):
             raise ValueError(f"over must be image, batch or none, got {self.over!r}")
@@ -295,20 +296,18 @@ def answers(method: MinMax, splits: Splits, *, size: int = 256) -> dict[str, flo
         ``outside_gap``: log c minus C's mean entropy on X-, as a share of log c. ``mixed``: accuracy of C on X+ with
         the statistics of the batch instead of the running ones (what BatchNorm loses in evaluation).
     """
-    training, device = method.training, next(method.parameters()).device
     right: dict[str, list[Tensor]] = {}
-    for batch in batches(splits.test, size, device):
-        images = scaled(batch.images)
-        method.eval()
-        mask, own = method.locate(images)
-        inside, outside = split_image(images, mask)
-        said = {"localiser": own, "inside": method.judge(inside), "outside": method.judge(outside, 2)}
-        gap = 1 - conditional_entropy(said["outside"]) / math.log(own.shape[1])
-        method.train()
-        with frozen_statistics(method.net):
+    with evaluating(method), frozen_statistics(method.net):
+        for batch in batches(splits.test, size, device_of(method)):
+            images = scaled(batch.images)
+            method.eval()
+            mask, own = method.locate(images)
+            inside, outside = split_image(images, mask)
+            said = {"localiser": own, "inside": method.judge(inside), "outside": method.judge(outside, 2)}
+            gap = 1 - conditional_entropy(said["outside"]) / math.log(own.shape[1])
+            method.train()
             said["mixed"] = method.judge(inside)
-        for name, logits in said.items():
-            right.setdefault(name, []).append((logits.argmax(1) == batch.labels).float())
-        right.setdefault("outside_gap", []).append(gap)
-    method.train(training)
+            for name, logits in said.items():
+                right.setdefault(name, []).append((logits.argmax(1) == batch.labels).float())
+            right.setdefault("outside_gap", []).append(gap)
     return {name: 100 * float(torch.cat(parts).mean()) for name, parts in right.items()}

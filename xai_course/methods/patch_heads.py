@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from .base import Clock, Losses, Method
-from .patch_losses import Attended, PatchMethod, wide
+from .base import Clock, Losses, Method, wide
+from .patch_losses import Attended, PatchMethod
 
 
 class MeanPooling(PatchMethod):

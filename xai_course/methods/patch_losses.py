@@ -16,12 +16,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..maps import normalise
-from .base import Clock, Losses, Method
-
-
-def wide(x: Tensor) -> Tensor:
-    """Float32 for half precision, unchanged otherwise."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+from .base import Clock, Losses, Method, wide
 
 
 def image_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -170,7 +165,7 @@ class PatchMethod(Method):
         select_above: float = 0.0,
     ):
         super().__init__(net)
-        if gamma_max < 0:
+        if not gamma_max >= 0:
             raise ValueError(f"gamma_max must not be negative, got {gamma_max}")
         self.gamma_max, self.ramp_epochs, self.ramp_k, self.zero_first = gamma_max, ramp_epochs, ramp_k, zero_first
         self.detach_alpha, self.select_above = detach_alpha, select_above

@@ -112,12 +112,15 @@ def focusing_loss(
         nothing and learn nothing: an escape to be watched.
 
     Raises:
-        ValueError: unknown penalty, shapes or weights that do not fit, annotations outside [0, 1].
+        ValueError: unknown penalty, shapes or weights that do not fit, an empty batch, annotations outside [0, 1].
     """
     if penalty not in PENALTIES:
         raise ValueError(f"penalty must be one of {sorted(PENALTIES)}, got {penalty!r}")
-    if weights is not None and len(weights) != len(maps):
-        raise ValueError(f"weights must hold one number per layer ({len(maps)}), got {len(weights)}")
+    if weights is not None and (len(weights) != len(maps) or not all(w >= 0 for w in weights)):
+        raise ValueError(f"weights must hold one number per layer ({len(maps)}), each >= 0, got {tuple(weights)}")
+    if not maps or any(each.ndim != 3 or not len(each) or len(each) != len(maps[0]) for each in maps):
+        got = [tuple(each.shape) for each in maps]
+        raise ValueError(f"maps must be one or more [B, h, w] with one B >= 1, got {got}")
     check_relevant(relevant, len(maps[0]))
     size = relevant.shape[1:]
     scale = layer_weights(maps, size, penalty) if weights is None else weights
@@ -137,7 +140,7 @@ def focusing_loss(
 
 def check_relevant(relevant: Tensor, batch: int) -> None:
     """Raises ValueError unless ``relevant`` is ``[batch, H, W]`` within [0, 1] (values are read on the CPU only)."""
-    if relevant.ndim != 3 or len(relevant) != batch:
+    if relevant.ndim != 3 or len(relevant) != batch or not relevant.numel():
         raise ValueError(f"relevant must be [{batch}, H, W], got {tuple(relevant.shape)}")
     if relevant.device.type != "cpu" or relevant.dtype == torch.bool:  # elsewhere the look would stall the device
         return
@@ -259,7 +262,7 @@ def check_options(net, layers, weights, balance, penalty, ramp_epochs, batch_nor
         raise ValueError(f"layers must name modules of the network ({', '.join(valid)}), got {list(layers)}")
     if weights is not None and (len(weights) != len(layers) or min(weights) < 0):
         raise ValueError(f"weights must hold {len(layers)} numbers >= 0, one per layer, got {tuple(weights)}")
-    if balance < 0 or ramp_epochs < 0:
+    if not (balance >= 0 and ramp_epochs >= 0):
         raise ValueError(f"balance and ramp_epochs must be >= 0, got {balance} and {ramp_epochs}")
     if penalty not in PENALTIES:
         raise ValueError(f"penalty must be one of {sorted(PENALTIES)}, got {penalty!r}")

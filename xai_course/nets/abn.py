@@ -93,5 +93,5 @@ def abn_from(net: GapClassifier, cut: int = -1) -> AttentionBranchNetwork:
     """
     stages = list(net.body.children())
     trunk, stage = nn.Sequential(*stages[:cut]), nn.Sequential(*stages[cut:])
-    branch = AttentionBranch(without_stride(stage), net.head.in_features, net.head.out_features)
+    branch = AttentionBranch(without_stride(stage), net.head.in_features, net.head.out_features).to(net.head.weight)
     return AttentionBranchNetwork(trunk, branch, stage, net.head)
