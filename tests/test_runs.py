@@ -247,3 +247,29 @@ def test_commands_and_rows_named_in_the_text_exist():
     assert len(named) >= 10
     for pattern in named:
         assert matching(pattern), pattern  # an unknown name raises
+
+
+def test_a_cached_seed_depends_on_all_code_that_decides_it(monkeypatch):
+    """Also on files behind decorators, on helpers of a declared function's file, and on modules they import."""
+    from xai_course.runs import experiment
+    from xai_course.runs.catalogue import find
+
+    decides = {
+        "loss_attention/digits/loss_attention": ("methods/patch_losses.py", "nets/patch_nets.py", "train.py"),
+        "amc/digits/amc_w10": ("methods/ramps.py", "data/textured_digits.py", "preset.py"),
+        "hnc/digits/mse_1": ("measure/peaks.py", "methods/hnc.py"),
+        "minmax/digits/u0": ("measure/segmentation.py", "methods/erasing.py"),
+        "reff/digits/easy/ce": ("data/textures.py", "maps.py"),
+    }
+    read = Path.read_bytes
+    for name, files in decides.items():
+        before = experiment.code_fingerprint(find(name))
+        for file in files:
+            changed = Path(experiment.__file__).parents[1] / file
+            monkeypatch.setattr(Path, "read_bytes", lambda p, changed=changed: read(p) + b"#" * (p == changed))
+            assert experiment.code_fingerprint(find(name)) != before, (name, file)
+        monkeypatch.setattr(Path, "read_bytes", read)
+        assert experiment.code_fingerprint(find(name)) == before
+    other = Path(experiment.__file__).parents[1] / "methods/minmax.py"
+    monkeypatch.setattr(Path, "read_bytes", lambda p: read(p) + b"#" * (p == other))
+    assert experiment.code_fingerprint(find(name)) == before  # another paper's method decides nothing here

@@ -16,8 +16,10 @@ from torch import nn
 from xai_course.data.batch import ArrayData
 from xai_course.data.files import write_atomically
 from xai_course.methods.base import CrossEntropy, Method
+from xai_course.methods.hnc import HNC
 from xai_course.nets.convnets import GapClassifier
-from xai_course.train import GaussianRamps, Preset, epoch_order, fit, make_optimizer
+from xai_course.preset import GaussianRamps, make_optimizer, make_schedule
+from xai_course.train import Preset, epoch_order, fit
 
 
 def toy(n: int = 48) -> ArrayData:
@@ -37,6 +39,10 @@ def weights(method: nn.Module) -> torch.Tensor:
 
 def shift(batch, generator):
     return batch._replace(images=batch.images + torch.randn(batch.images.shape, generator=generator))
+
+
+def without_seconds(history: list[dict]) -> list[dict]:
+    return [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history]
 
 
 PRESET = Preset(epochs=3, batch_size=10, schedule="one_cycle", lr=0.01, ema=0.9, checkpoint_seconds=0.0)
@@ -68,7 +74,7 @@ def test_interrupted_between_any_two_steps_resumes_bit_for_bit(tmp_path, schedul
     steps = {"milestones": (1,)} if schedule == "steps" else {"ramp_up": 1, "ramp_down": 1}
     preset = Preset(epochs=2, batch_size=16, schedule=schedule, lr=0.01, checkpoint_seconds=0.0, **steps)
     whole = CrossEntropy(net())
-    fit(whole, toy(), preset, augment=shift)
+    expected = without_seconds(fit(whole, toy(), preset, augment=shift))
 
     class Stop(Exception):
         pass
@@ -86,8 +92,9 @@ def test_interrupted_between_any_two_steps_resumes_bit_for_bit(tmp_path, schedul
         with pytest.raises(Stop):
             fit(first, toy(), preset, out=out, augment=shift)
         second = CrossEntropy(net())
-        fit(second, toy(), preset, out=out, augment=shift)
+        found = without_seconds(fit(second, toy(), preset, out=out, augment=shift))
         assert torch.equal(weights(whole), weights(second)), stop_at
+        assert found == expected  # what was summed before the stop counts too
 
 
 def test_sigkill_in_mid_epoch_then_resume_equals_an_uninterrupted_run(tmp_path):
@@ -126,6 +133,121 @@ def test_sigkill_in_mid_epoch_then_resume_equals_an_uninterrupted_run(tmp_path):
     assert 0 < step["step"] < 4, step
     assert start("killed", 0).wait() == 0 and start("whole", 0).wait() == 0
     assert torch.equal(torch.load(tmp_path / "killed.pt"), torch.load(tmp_path / "whole.pt"))
+
+
+def test_a_checkpoint_is_not_resumed_with_other_settings_or_images(tmp_path):
+    """A sweep over a method's weight with one folder must not get the first weights for every value."""
+    out, data = tmp_path / "run", toy()
+    fit(HNC(net(), balance=0.1, keep_top=1), data, PRESET, out=out)
+    with pytest.raises(ValueError, match="another run .differs in HNC.balance"):
+        fit(HNC(net(), balance=5.0, keep_top=1), data, PRESET, out=out)
+    with pytest.raises(ValueError, match="another run .differs in data"):
+        fit(HNC(net(), balance=0.1, keep_top=1), ArrayData(1 - data.images, data.labels), PRESET, out=out)
+    with pytest.raises(ValueError, match="another run .differs in .*CrossEntropy"):
+        fit(CrossEntropy(net()), data, PRESET, out=out)
+    torch.manual_seed(8)  # another start is not another run: nobody has to seed it to go on
+    other = HNC(GapClassifier(net().body, nn.Linear(4, 3)), balance=0.1, keep_top=1)
+    fit(other, data, PRESET, out=out)
+
+
+def updates(preset: Preset, method=None, data=None) -> torch.Tensor:
+    method = method or CrossEntropy(net(False))
+    before = weights(method)
+    fit(method, data or toy(), preset)
+    return weights(method) - before
+
+
+def test_clipping_decay_momentum_and_limit_do_what_they_say():
+    sgd = {"epochs": 1, "batch_size": 48, "optimizer": "sgd", "momentum": 0.0, "lr": 1.0}  # one step
+    free = updates(Preset(**sgd))
+    clipped = updates(Preset(**sgd, clip_norm=0.01))
+    assert free.norm() > 0.02 and clipped.norm() == pytest.approx(0.01, rel=1e-3)
+    assert torch.allclose(clipped / clipped.norm(), free / free.norm(), atol=1e-5)
+    decayed = updates(Preset(**sgd, weight_decay=0.1))
+    assert torch.allclose(decayed, free - 0.1 * weights(CrossEntropy(net(False))), atol=1e-6)
+    adam = {"epochs": 1, "batch_size": 16, "lr": 0.01}
+    assert not torch.allclose(updates(Preset(**adam, weight_decay=0.1)), updates(Preset(**adam)))
+    group = make_optimizer(CrossEntropy(net()), Preset(momentum=0.5)).param_groups[0]
+    assert group["betas"] == (0.5, 0.999)
+    few = ArrayData(toy().images[:16], toy().labels[:16])
+    sgd["batch_size"] = 16
+    assert torch.equal(updates(Preset(**sgd, limit=16)), updates(Preset(**sgd), data=few))
+
+
+def test_cosine_falls_with_every_step_and_one_cycle_keeps_each_groups_rate():
+    method = CrossEntropy(net())
+    preset = Preset(epochs=2, schedule="cosine", lr=0.1)
+    optimizer = make_optimizer(method, preset)
+    schedule = make_schedule(optimizer, preset, steps_per_epoch=4)
+    rates = []
+    for _ in range(8):
+        optimizer.step()
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == sorted(rates, reverse=True) and len(set(rates)) == 8 and rates[-1] == pytest.approx(0, abs=1e-9)
+
+    class Two(CrossEntropy):
+        def parameter_groups(self):
+            return [{"params": self.net.body.parameters()}, {"params": self.net.head.parameters(), "lr": 1.0}]
+
+    preset = Preset(epochs=2, schedule="one_cycle", lr=0.1)
+    optimizer = make_optimizer(Two(net()), preset)
+    make_schedule(optimizer, preset, steps_per_epoch=4)
+    first, second = (group["lr"] for group in optimizer.param_groups)
+    assert second == pytest.approx(10 * first)
+
+
+def test_ema_averages_batch_norm_statistics_too():
+    raw, averaged = CrossEntropy(net()), CrossEntropy(net())
+    fit(raw, toy(), Preset(epochs=2, batch_size=16, lr=0.01))
+    fit(averaged, toy(), Preset(epochs=2, batch_size=16, lr=0.01, ema=0.9))
+    assert not torch.allclose(raw.net.body[1].running_mean, averaged.net.body[1].running_mean, atol=1e-4)
+
+
+def test_seeds_and_epochs_do_not_repeat_each_other():
+    orders = {tuple(map(tuple, epoch_order(48, 16, seed, epoch))) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"clip_norm": -1.0}, "clip_norm must be above 0"),
+        ({"clip_norm": 0.0}, "clip_norm must be above 0"),
+        ({"limit": 0}, "limit must be a whole number of at least 1, got 0"),
+        ({"epochs": 2.5}, "epochs must be a whole number of at least 1, got 2.5"),
+        ({"schedule": "steps", "milestones": (5, 2)}, "milestones must rise within 1 .. 9"),
+        ({"schedule": "steps", "milestones": (2, 10)}, "milestones must rise within 1 .. 9"),
+        ({"nesterov": True}, 'nesterov belongs to optimizer "sgd"'),
+    ],
+)
+def test_presets_refuse_what_they_cannot_mean(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Preset(**wrong)
+
+
+def test_backward_runs_outside_autocast():
+    """Autocast would redo in bf16 the backward of what a loss keeps in float32."""
+    seen = []
+
+    class Probe(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return gradient
+
+    class Watched(CrossEntropy):
+        def losses(self, batch, clock):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            for terms in super().losses(batch, clock):
+                yield {"total": Probe.apply(terms["total"])}
+
+    fit(Watched(net()), toy(), Preset(epochs=1, batch_size=48, precision="bf16"))
+    assert seen == [True, False]
 
 
 def test_checkpoint_faults_are_named(tmp_path):
@@ -169,7 +291,7 @@ def test_bad_arguments_are_named():
         Preset(optimizer="adma")
     with pytest.raises(ValueError, match='milestones belong to schedule "steps"'):
         Preset(milestones=(3,))
-    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="epochs must be a whole number of at least 1, got 0"):
         Preset(epochs=0)
     with pytest.raises(ValueError, match="empty data set"):
         fit(CrossEntropy(net()), ArrayData(torch.rand(0, 1, 8, 8), torch.zeros(0, dtype=torch.long)), PRESET)
@@ -236,8 +358,8 @@ def test_steps_take_a_tenth_after_each_milestone():
     steps = {"schedule": "steps", "milestones": (2, 4)}
     preset = Preset(epochs=6, batch_size=16, optimizer="sgd", lr=0.1, nesterov=True, **steps)
     method = CrossEntropy(net(False))
-    rates = [epoch["lr"] for epoch in fit(method, toy(), preset)]  # as each epoch leaves it
-    assert rates == pytest.approx([0.1, 0.01, 0.01, 0.001, 0.001, 0.001])
+    rates = [epoch["lr"] for epoch in fit(method, toy(), preset)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     assert make_optimizer(method, preset).param_groups[0]["nesterov"]
 
 

@@ -13,7 +13,7 @@ ROOMS = {
     "Maps": ("maps",),
     "Measures": ("measure",),
     "Methods": ("methods",),
-    "Training": ("train",),
+    "Training": ("preset", "train",),
     "Figures": ("show",),
     "Checks and classroom": ("checks", "classroom"),
     "Experiments and records": ("runs",),

@@ -12,127 +12,17 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .data.batch import ArrayData, Batch, Dataset
+from .data.batch import ArrayData, Batch, Dataset, fingerprint
 from .data.files import write_atomically
 from .methods.base import Clock, Method
-from .methods.ramps import adam_beta1, gaussian_ramp_down, gaussian_ramp_up
+from .preset import Preset, make_optimizer, make_schedule
 
 Augment = Callable[[Batch, torch.Generator], Batch]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How long and how to optimise. Frozen, so that a run record can quote it.
-
-    Attributes:
-        epochs, batch_size: passes over the data; images per step over all processes together.
-        optimizer: "adam" (momentum is beta_1) or "sgd".
-        nesterov: SGD's look-ahead momentum.
-        schedule: "constant", "steps" (a tenth after each epoch in ``milestones``), "one_cycle" (peak ``lr``), "cosine"
-            (to 0), or "gaussian_ramps" (AMC-Loss, Sec. 3.2: up over ``ramp_up`` epochs, down over the last
-            ``ramp_down``, momentum falling to 0.5 with it).
-        clip_norm: largest global gradient norm, None for no limit.
-        precision: "no" (float32) or "bf16" (autocast).
-        ema: decay of the averaged weights that training ends with; None ends with the last ones. Averaging does not
-            influence training, so a second run without it gives the raw weights of the same trajectory.
-        limit: use only the first so many training images.
-        workers: loader processes for data sets that decode files.
-        checkpoint_seconds: shortest time between two checkpoints inside an epoch (several processes save only at its
-            end).
-    """
-
-    epochs: int = 10
-    batch_size: int = 64
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    ramp_up: int = 80
-    ramp_down: int = 50
-    clip_norm: float | None = None
-    precision: str = "no"
-    channels_last: bool = False
-    ema: float | None = None
-    limit: int | None = None
-    workers: int = 0
-    checkpoint_seconds: float = 60.0
-    milestones: tuple[int, ...] = ()
-    nesterov: bool = False
-
-    def __post_init__(self):
-        choices = {"optimizer": _OPTIMIZERS, "schedule": _SCHEDULES, "precision": ("no", "bf16")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        if (self.schedule == "steps") != bool(self.milestones):
-            raise ValueError(f'milestones belong to schedule "steps", got {self.milestones} with {self.schedule!r}')
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-
-_OPTIMIZERS = ("adam", "sgd")
-_SCHEDULES = ("constant", "steps", "one_cycle", "cosine", "gaussian_ramps")
-
-
-class GaussianRamps:
-    """Learning rate ``lr w(t) r(t)`` and momentum ``0.9 r(t) + 0.5 (1 - r(t))``, t in epochs (AMC-Loss, Sec. 3.2)."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, preset: Preset, steps_per_epoch: int):
-        self.optimizer, self.preset, self.steps_per_epoch, self.count = optimizer, preset, steps_per_epoch, -1
-        self.step()
-
-    def step(self) -> None:
-        self.count += 1
-        epoch, p = self.count // self.steps_per_epoch, self.preset
-        down = gaussian_ramp_down(epoch, p.epochs, p.ramp_down)
-        for group in self.optimizer.param_groups:
-            base = group.setdefault("initial_lr", group["lr"])
-            group["lr"] = base * gaussian_ramp_up(epoch, p.ramp_up) * down
-            momentum = adam_beta1(epoch, start=p.momentum, epochs=p.epochs, down=p.ramp_down)
-            if "betas" in group:
-                group["betas"] = (momentum, group["betas"][1])
-            else:
-                group["momentum"] = momentum
-
-    def state_dict(self) -> dict:
-        return {"count": self.count}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.count = state["count"] - 1
-        self.step()
-
-
-def make_optimizer(method: Method, preset: Preset) -> torch.optim.Optimizer:
-    """Adam or SGD over ``method.parameter_groups()``; a group may carry its own learning rate."""
-    groups = method.parameter_groups()
-    if preset.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=preset.lr, betas=(preset.momentum, 0.999), weight_decay=preset.weight_decay)
-    options = {"weight_decay": preset.weight_decay, "nesterov": preset.nesterov}
-    return torch.optim.SGD(groups, lr=preset.lr, momentum=preset.momentum, **options)
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, preset: Preset, steps_per_epoch: int):
-    """The schedule object that is stepped once per optimiser step."""
-    total = preset.epochs * steps_per_epoch
-    if preset.schedule == "one_cycle":
-        peaks = [group["lr"] for group in optimizer.param_groups]
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=total, cycle_momentum=False)
-    if preset.schedule == "steps":
-        at = [epoch * steps_per_epoch for epoch in preset.milestones]
-        return torch.optim.lr_scheduler.MultiStepLR(optimizer, at, gamma=0.1)
-    if preset.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-    if preset.schedule == "gaussian_ramps":
-        return GaussianRamps(optimizer, preset, steps_per_epoch)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
 def epoch_order(length: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -171,10 +61,12 @@ def fit(
         quiet: no progress bar.
 
     Returns:
-        One dictionary per epoch: the mean of each named loss term, ``seconds`` and ``lr``.
+        One dictionary per epoch: the mean of each named loss term over its steps and all processes, ``seconds``, and
+        ``lr``, that of its last step.
 
     Raises:
-        ValueError: the data set is empty, a checkpoint is damaged or belongs to another run.
+        ValueError: the data set is empty, several processes cannot share a batch equally, a checkpoint is damaged or
+            belongs to another run (other preset, seed, first images, or settings of the method).
         FloatingPointError: a loss term is no longer finite; the last whole checkpoint stays as it was.
     """
     run = _Run(method, data, preset, seed, out, augment, quiet)
@@ -203,7 +95,11 @@ class _Run:
         self.layout, self.preset, self.seed, self.augment = layout, preset, seed, augment
         self.data = data.to(device) if isinstance(data, ArrayData) and device.type != "cpu" else data
         self.length, self.quiet = length, quiet or not self.engine.is_main_process
-        self.steps = len(epoch_order(length, preset.batch_size, seed, 0))
+        world = self.engine.num_processes
+        if min(length, preset.batch_size) % world:  # unequal shares would weigh images unequally
+            raise ValueError(f"batch_size must be a multiple of the {world} processes, got {preset.batch_size}")
+        first = epoch_order(length, preset.batch_size, seed, 0)
+        self.steps, self.signature = len(first), self.describe(self.data.__getitems__(first[0]))
         self.optimizer = make_optimizer(method, preset)
         self.schedule = make_schedule(self.optimizer, preset, self.steps)
         self.average = _averaged(method, preset.ema)
@@ -254,12 +150,14 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.preset.precision == "bf16"):
             for terms in self.method.losses(batch, clock):
-                self.engine.backward(terms["total"])
+                with torch.autocast(batch.images.device.type, enabled=False):  # it would redo float32 parts in bf16
+                    self.engine.backward(terms["total"])
                 for name, value in terms.items():  # sums stay on the device: no host stall
                     self.sums[name] = self.sums.get(name, 0) + torch.as_tensor(value).detach().float()
         self.average_gradients()
         if self.preset.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.method.parameters(), self.preset.clip_norm)
+        self.rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.schedule.step()
         if self.average is not None:
@@ -276,10 +174,8 @@ class _Run:
             parameter.grad = part.view_as(parameter)
 
     def close_epoch(self, seconds: float) -> None:
-        means = {name: float(total) / self.steps for name, total in self.sums.items()}
-        for name, value in means.items():
-            self.check_finite(name, value)
-        self.history.append({**means, "seconds": seconds, "lr": self.optimizer.param_groups[0]["lr"]})
+        means = self.check_finite({name: float(total) / self.steps for name, total in self.sums.items()})
+        self.history.append({**means, "seconds": seconds, "lr": self.rate})
         self.epoch, self.step, self.sums, self.seconds = self.epoch + 1, 0, {}, 0.0
         if self.engine.num_processes > 1:  # BatchNorm statistics were gathered apart
             for buffer in self.method.buffers():
@@ -288,10 +184,17 @@ class _Run:
         if self.path:
             self.save(0.0)
 
-    def check_finite(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            cure = "lower lr or the method's weight, or set clip_norm"
-            raise FloatingPointError(f"loss term {name!r} is {value} in epoch {self.epoch}: {cure}")
+    def check_finite(self, terms: dict[str, float]) -> dict[str, float]:
+        """The means over all processes, in all of them; a term that one process does not have counts as 0 there."""
+        from accelerate.utils import gather_object
+
+        every = gather_object([terms])
+        means = {name: sum(each.get(name, 0.0) for each in every) / len(every) for each in every for name in each}
+        for name, value in means.items():
+            if not math.isfinite(value):
+                cure = "lower lr or the method's weight, or set clip_norm"
+                raise FloatingPointError(f"loss term {name!r} is {value} in epoch {self.epoch}: {cure}")
+        return means
 
     def finish(self) -> list[dict[str, float]]:
         if self.average is not None:
@@ -300,20 +203,21 @@ class _Run:
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
-    def signature(self) -> dict:
+    def describe(self, first: Batch) -> dict:
         """What must be the same for a checkpoint to be continued."""
         settings = dataclasses.asdict(self.preset)
         del settings["checkpoint_seconds"], settings["workers"]
-        return {**settings, "seed": self.seed, "images": self.length, "method": type(self.method).__name__}
+        method = {f"{kind}.{name}": value for kind, part in _parts(self.method) for name, value in _plain(part)}
+        data = fingerprint(first.images, first.labels)
+        return {**settings, "seed": self.seed, "images": self.length, "data": data, **method}
 
     def save(self, seconds: float) -> None:
-        for name, total in self.sums.items():  # a diverged run must not replace a sound checkpoint
-            self.check_finite(name, float(total))
+        self.check_finite({name: float(total) for name, total in self.sums.items()})  # never save a diverged run
         from accelerate.utils import gather_object
 
         generators = gather_object([{"torch": _rng_state(), "augment": self.generator.get_state()}])
         state = {
-            "signature": self.signature(),
+            "signature": self.signature,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -337,8 +241,8 @@ class _Run:
             raise ValueError(
                 f"checkpoint {self.path} cannot be read ({type(error).__name__}): delete it to start over"
             ) from error
-        if found != self.signature():
-            wrong = [k for k, v in self.signature().items() if found.get(k) != v]
+        if found != self.signature:
+            wrong = [k for k in {**found, **self.signature} if found.get(k) != self.signature.get(k)]
             raise ValueError(
                 f"checkpoint {self.path} belongs to another run (differs in {', '.join(wrong)}): "
                 "choose another out, or resume=False to start over"
@@ -358,6 +262,19 @@ class _Run:
 
 def _as_it_is(batch: Batch) -> Batch:
     return batch
+
+
+def _parts(method: Method) -> list[tuple[str, Method]]:
+    """The method and those within it, by class."""
+    return [(type(part).__name__, part) for part in method.modules() if isinstance(part, Method)]
+
+
+def _plain(part: Method) -> Iterator[tuple[str, str]]:
+    """A method's settings: its public attributes that are plain data, as text."""
+    for name, value in vars(part).items():
+        plain = isinstance(value, (bool, int, float, str, tuple, type(None))) or dataclasses.is_dataclass(value)
+        if plain and not name.startswith("_") and name != "training" and " at 0x" not in repr(value):
+            yield name, repr(value)
 
 
 def _averaged(method: Method, decay: float | None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import json
@@ -15,14 +16,15 @@ from pathlib import Path
 
 from torch import nn
 
-from .. import maps, train
+from .. import train
 from ..data.batch import Splits, fingerprint
 from ..data.files import cache_folder, write_atomically
-from ..methods import base
 from ..methods.base import Method
 from ..train import Preset, fit
 from . import records
 from .records import Metric, Record
+
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -99,18 +101,51 @@ def describe(call: object) -> object:
 
 
 def code_fingerprint(experiment: Experiment) -> str:
-    """Hash of the source files that decide a run, so that a cached seed is never reused after they changed."""
+    """Hash of the source that decides a run, so that a cached seed is never reused after it changed.
+
+    That is: the training loop, the files of everything declared, and what these files import from this package. Of the
+    modules of this folder, where many rows stand side by side, only the functions declared and the files' imports.
+    """
     calls = [experiment.data, experiment.net, experiment.method, experiment.augment, *experiment.measures]
-    files, texts = {inspect.getfile(module) for module in (train, base, maps)}, []
+    files, texts = {Path(train.__file__)}, []
     while calls:
         call = calls.pop()
-        if isinstance(call, functools.partial):
+        if isinstance(call, (list, tuple)):
+            calls += call
+        elif isinstance(call, functools.partial):
             calls += [call.func, *call.args, *call.keywords.values()]
-        elif callable(call) and call.__module__.startswith(f"{__package__}."):  # declared beside many others: alone
-            texts.append(inspect.getsource(call))
         elif callable(call):
-            files.add(inspect.getsourcefile(call))
-    return fingerprint(*(Path(f).read_bytes() for f in sorted(files)), *sorted(texts))
+            call = inspect.unwrap(call)  # a decorator's file decides nothing
+            path = Path(inspect.getsourcefile(call))
+            if path.parent == HERE:
+                texts.append(inspect.getsource(call))
+                files |= imported(path)
+            else:
+                files.add(path)
+    waiting = list(files)
+    while waiting:
+        found = imported(waiting.pop()) - files
+        files |= found
+        waiting += found
+    return fingerprint(*(path.read_bytes() for path in sorted(files)), *sorted(texts))
+
+
+@functools.cache
+def imported(path: Path) -> frozenset[Path]:
+    """The files of this package that a source file imports, those of this folder left out."""
+    folder, found = HERE.parent, set()
+    if not path.is_relative_to(folder):
+        return frozenset()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+        if isinstance(node, ast.ImportFrom):
+            start = path.parents[node.level - 1] if node.level else folder.parent
+            stem = start.joinpath(*(node.module or "").split("."))
+            places = [stem, *(stem / name for name in names)]
+        else:
+            places = [folder.parent.joinpath(*name.split(".")) for name in names]
+        found |= {file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")}
+    return frozenset(f for f in found if f.is_relative_to(folder) and f.parent != HERE and f.is_file())
 
 
 def run(
