@@ -62,6 +62,8 @@ ALWAYS = [  # row, metric, a row with lower values on every seed
     ("minmax/why/u0", "chosen_mean", "minmax/why/literal"),
     ("minmax/why/literal", "area", "minmax/why/u0"),
     ("minmax/why/u0", "area", "minmax/why/batch"),
+    ("minmax/why/pretrained_m", "chosen_mean", "minmax/digits/wildcat_ours"),
+    ("minmax/why/pretrained_u0", "chosen_mean", "minmax/why/pretrained_u4"),
 ]
 MIXED = [  # row, metric, other row: higher on some seeds, not on all
     ("looking/digits/shuffled", "pointing", "looking/digits/silent"),
@@ -71,6 +73,7 @@ MIXED = [  # row, metric, other row: higher on some seeds, not on all
     ("hnc/digits/variance_1", "pgd_margin_0.01", "hnc/digits/ce"),
     ("minmax/digits/u0", "chosen_mean", "minmax/digits/wildcat_ours"),
     ("minmax/why/attached", "area", "minmax/why/u0"),
+    ("minmax/why/pretrained_u0", "chosen_mean", "minmax/why/pretrained_m"),
 ]
 
 
