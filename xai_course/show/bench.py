@@ -48,7 +48,7 @@ def trade_off(points: Mapping[str, tuple[Sequence[float], Sequence[float]]], tri
         trivial: name to its height on the y axis.
         labels: of the two axes.
     """
-    markers = "osD^vP*X<>hdp8"
+    markers = "osD^vP*X<>hdp8H1234"  # nineteen: with the colours no pair repeats
     with style():
         figure, (axis,) = _axes(1, 6.8, 3.8)
         for place, (name, (xs, ys)) in enumerate(points.items()):
