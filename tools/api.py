@@ -13,7 +13,10 @@ ROOMS = {
     "Maps": ("maps",),
     "Measures": ("measure",),
     "Methods": ("methods",),
-    "Training": ("preset", "train",),
+    "Training": (
+        "preset",
+        "train",
+    ),
     "Figures": ("show",),
     "Checks and classroom": ("checks", "classroom"),
     "Experiments and records": ("runs",),
