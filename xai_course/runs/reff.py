@@ -134,7 +134,7 @@ def _digits() -> list[Experiment]:
         )
     sweeps = {
         **{f"p{p}": ({"p": p}, f"p = {p}") for p in (0.02,)},
-        **{f"q{q}": ({"q": q}, f"q = {q}") for q in (0.0,)},
+        **{f"q{q}": ({"q": q, "q_test": 1.0}, f"q = {q}") for q in (0.0,)},  # as in the paper's Table 1b
         **{f"size{s}": ({"digit_size": s}, f"digits of {s} px") for s in (16,)},
     }
     for name, (knobs, words) in sweeps.items():
