@@ -182,6 +182,9 @@ def maps_table(setting: str) -> str:
         [f"*{name.replace('_', ' ')}*", *(mean_sd(setting, "ce", f"{m}_{name}") for m in metrics)]
         for name in (*TRIVIAL, "untrained")
     ]
+    if "loss_attention" in rows_run(setting):
+        untrained = [mean_sd(setting, "loss_attention", f"{m}_untrained") for m in metrics]
+        rows.append(["*untrained, Loss-Attention*", *untrained])
     rows += [[title(key), *(mean_sd(setting, key, m) for m in metrics)] for key in rows_run(setting)]
     return _table(["", *(NAMES[m] for m in metrics)], rows)
 

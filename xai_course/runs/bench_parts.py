@@ -303,6 +303,7 @@ SINGLE = (
     explanations,
     perturbation,
 )
+CONTROLLED = ("ce", "loss_attention")  # one row of each network that has maps of its own
 SEVERAL = (multilabel_scores, validation_accuracy, explanations)
 WITHOUT_MASKS = tuple(measure for measure in SINGLE if measure is not explanations)
 
@@ -313,7 +314,7 @@ def measures(setting: str, key: str) -> tuple:
     found = SEVERAL if setting == "multi" else SINGLE
     more = {"noisy": (partial(memorised, limit=300),), "plain": (randomisation, COST)}
     found = (*found, *more.get(setting, ()))
-    return (*found, controls) if key == "ce" else found
+    return (*found, controls) if key in CONTROLLED else found
 
 
 SHOWN = ("accuracy", "fgsm_0.02", "ece", "energy_in_mask", "pointing", "iou")
