@@ -154,16 +154,20 @@ def test_report_shows_the_paper_beside_ours_and_why_a_row_was_not_run(lab):
     catalogue.experiments()["amc/toy/other"] = toy("amc/toy/other", needs="a GPU")
     text = report.report_markdown("amc")
     ours = str(records.load("amc/toy/ce").metrics["accuracy"])
-    assert f"| toy row | 82.35 ± 0.17 | {ours} | smoke, 2 seeds, Toys" in text
+    text = text.replace("\u00a0", " ")
+    assert f"| toy row | 82.35 ± 0.17 | {ours} | data " in text and "*All runs: smoke, 2 seeds, Toys, CPU" in text
     assert "| toy row | 82.35 ± 0.17 |  | not run: needs a GPU |" in text
     with pytest.raises(ValueError, match="unknown paper 'amk': did you mean 'amc'"):
         report.report_markdown("amk")
     with pytest.raises(ValueError, match="unknown item of amc"):
         report.report_markdown("amc", "toi")
-    assert report.report_markdown("amc", "toy") == text
+    assert report.report_markdown("amc", "toy").replace("\u00a0", " ") == text
     record = records.load("amc/toy/ce")
     other = dataclasses.replace(record, data={**record.data, "fingerprints": ["another"]})
     assert report.how_it_ran(record) != report.how_it_ran(other)  # says which images
+    shared = report.in_common([record, dataclasses.replace(record, preset="colab")])
+    assert "preset" not in shared and shared["data"] == "Toys"
+    assert report.how_it_ran(record, shared).startswith("smoke, data ")
     assert report.item_title("table1") == "Table 1" and report.item_title("fig4") == "Figure 4"
 
 

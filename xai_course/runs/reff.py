@@ -94,7 +94,8 @@ VARIANTS = {
 def row(name, title, data, method, net=small, layers=LAYERS) -> Experiment:
     """One row of our own on Textured Digits."""
     measures = (partial(shortcut, layers=layers),)
-    shown = ("accuracy", "accuracy_seen", f"outside_{layers[-1]}", f"dead_{layers[-1]}", "outside_pixels")
+    of_maps = (f"outside_{layers[-1]}", f"dead_{layers[-1]}") if layers is LAYERS else ()  # ABN has other stages
+    shown = ("accuracy", "accuracy_seen", *of_maps, "outside_pixels")
     return Experiment(f"reff/digits/{name}", title, data, net, method, PRESETS, measures, shown=shown)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from ..data.batch import fingerprint
@@ -42,24 +43,45 @@ def _table(item: str, rows: list[Experiment]) -> str:
     found = {e.name: records.available(e.name) for e in rows}
     reported = dict.fromkeys(metric for e in rows for metric in e.reported)
     ours = dict.fromkeys(metric for e in rows if found[e.name] for metric in e.shown)
-    head = ["Row", *(f"{_words(m)} (paper)" for m in reported), *(f"{_words(m)} (ours)" for m in ours), "How ours ran"]
-    lines = [f"**{item_title(item)}**", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    shared = in_common([record for e in rows for record in found[e.name].values()])
+    whose = " (ours)" if reported else ""
+    head = ["Row", *(f"{_words(m)} (paper)" for m in reported), *(f"{_words(m)}{whose}" for m in ours), "How ours ran"]
+    lines = [f"**{item_title(item)}**", ""]
+    lines += [f"*All runs: {', '.join(shared.values())}.*", ""] if shared else []
+    lines += [_line(head), _line(["---"] * len(head))]
     for experiment in rows:
         paper = [experiment.reported.get(metric, "") for metric in reported]
         if not found[experiment.name]:
             reason = f"not run: needs {experiment.needs}" if experiment.needs else "not run yet"
-            lines.append("| " + " | ".join([experiment.title, *paper, *("" for _ in ours), reason]) + " |")
+            lines.append(_line([experiment.title, *paper, *("" for _ in ours), reason]))
         for record in found[experiment.name].values():
             mine = [str(record.metrics.get(metric, "")) for metric in ours]
-            lines.append("| " + " | ".join([experiment.title, *paper, *mine, how_it_ran(record)]) + " |")
+            lines.append(_line([experiment.title, *paper, *mine, how_it_ran(record, shared)]))
     return "\n".join(lines)
 
 
-def how_it_ran(record: Record) -> str:
-    """Preset, seeds, data and its fingerprint over all seeds, device and time in a few words."""
-    seconds = sum(record.seconds) / len(record.seconds)
-    data = f"{record.data['name']} ({fingerprint(*record.data['fingerprints'])[:8]})"
-    return f"{record.preset}, {record.seeds_text}, {data}, {record.device}, {seconds:.0f} s per seed"
+def _line(cells: Sequence[str]) -> str:
+    """A row of a table; numbers and their deviations stay on one line."""
+    return "| " + " | ".join(cell.replace(" ± ", "\u00a0±\u00a0") for cell in cells) + " |"
+
+
+def conditions(record: Record) -> dict[str, str]:
+    """Preset, seeds, data and device, each in a few words."""
+    data = record.data["name"]
+    return {"preset": record.preset, "seeds": record.seeds_text, "data": data, "device": record.device}
+
+
+def in_common(runs: Sequence[Record]) -> dict[str, str]:
+    """The `conditions` that are the same for all runs."""
+    each = [conditions(record) for record in runs]
+    return {k: v for k, v in (each[0] if each else {}).items() if all(other[k] == v for other in each)}
+
+
+def how_it_ran(record: Record, shared: Mapping[str, str] = {}) -> str:
+    """The `conditions` not ``shared`` by the table, the data's fingerprint over all seeds, and the time."""
+    own = [words for name, words in conditions(record).items() if name not in shared]
+    own.append(f"data {fingerprint(*record.data['fingerprints'])[:8]}")
+    return ", ".join([*own, f"{sum(record.seconds) / len(record.seconds):.0f} s per seed"])
 
 
 def _words(metric: str) -> str:
