@@ -55,6 +55,8 @@ ALWAYS = [  # row, metric, a row with lower values on every seed
     ("loss_attention/digits/gated", "plain_f", "loss_attention/digits/loss_attention"),
     ("loss_attention/digits/loss_attention", "plain_f", "loss_attention/digits/gamma_0"),
     ("loss_attention/digits/loss_attention", "recall", "loss_attention/digits/gated"),
+    ("loss_attention/digits/loss_attention", "f", "loss_attention/digits/code"),
+    ("loss_attention/two_digits/loss_attention", "mAP", "loss_attention/two_digits/relu_norm"),
     # Min-max entropy
     ("minmax/why/attached", "f1_plus", "minmax/why/u0"),
     ("minmax/why/attached", "chosen_mean", "minmax/why/u0"),
@@ -66,6 +68,8 @@ ALWAYS = [  # row, metric, a row with lower values on every seed
     ("minmax/why/pretrained_u0", "chosen_mean", "minmax/why/pretrained_u4"),
 ]
 MIXED = [  # row, metric, other row: higher on some seeds, not on all
+    ("loss_attention/digits/detached", "f", "loss_attention/digits/loss_attention"),
+    ("loss_attention/two_digits/plain", "mAP", "loss_attention/two_digits/loss_attention"),
     ("looking/digits/shuffled", "pointing", "looking/digits/silent"),
     ("hnc/keep_top/mse_1", "accuracy", "hnc/digits/ce"),
     ("hnc/noise/early/logit_1", "accuracy", "hnc/noise/early/ce"),
