@@ -167,7 +167,7 @@ def test_report_shows_the_paper_beside_ours_and_why_a_row_was_not_run(lab):
     assert report.how_it_ran(record) != report.how_it_ran(other)  # says which images
     shared = report.in_common([record, dataclasses.replace(record, preset="colab")])
     assert "preset" not in shared and shared["data"] == "Toys"
-    assert report.how_it_ran(record, shared).startswith("smoke, data ")
+    assert report.how_it_ran(record, shared).startswith("smoke, data\u00a0")
     assert report.item_title("table1") == "Table 1" and report.item_title("fig4") == "Figure 4"
 
 

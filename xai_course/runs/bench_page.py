@@ -138,7 +138,9 @@ def verdicts(setting: str, metric: str, level: float = 0.05) -> dict[str, str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    """A row of a table; numbers, deviations and intervals stay on one line."""
+    kept = [cell.replace(" ± ", "\u00a0±\u00a0").replace(" … ", "\u00a0…\u00a0") for cell in cells]
+    return "| " + " | ".join(kept) + " |"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

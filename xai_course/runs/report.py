@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from itertools import groupby
 
 from ..data.batch import fingerprint
@@ -77,11 +77,11 @@ def in_common(runs: Sequence[Record]) -> dict[str, str]:
     return {k: v for k, v in (each[0] if each else {}).items() if all(other[k] == v for other in each)}
 
 
-def how_it_ran(record: Record, shared: Mapping[str, str] = {}) -> str:
+def how_it_ran(record: Record, shared: Container[str] = ()) -> str:
     """The `conditions` not ``shared`` by the table, the data's fingerprint over all seeds, and the time."""
     own = [words for name, words in conditions(record).items() if name not in shared]
-    own.append(f"data {fingerprint(*record.data['fingerprints'])[:8]}")
-    return ", ".join([*own, f"{sum(record.seconds) / len(record.seconds):.0f} s per seed"])
+    own.append(f"data\u00a0{fingerprint(*record.data['fingerprints'])[:8]}")
+    return ", ".join([*own, f"{sum(record.seconds) / len(record.seconds):.0f}\u00a0s\u00a0per\u00a0seed"])
 
 
 def _words(metric: str) -> str:
