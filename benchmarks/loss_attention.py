@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from interleave import interleave, save, table
 
 from xai_course.data.batch import Batch
-from xai_course.methods.base import Clock
 from xai_course.methods.loss_attention import LossAttention
 from xai_course.methods.patch_heads import AttentionPooling, MeanPooling
 from xai_course.nets.capsules import CapsuleLayer, split_units
 from xai_course.nets.patch_nets import PatchNet, patch_net
+from xai_course.preset import Clock
 
 RESULT = Path(__file__).parents[1] / "data/results/benchmarks/loss_attention.json"
 
@@ -43,7 +43,7 @@ def heads(images: int = 2) -> dict:
     batch = Batch(maps, torch.arange(images), None, torch.arange(images))
     methods = {
         "mean-pooling": MeanPooling(net),
-        "Loss-Attention, image loss": LossAttention(net, gamma_max=0.0),
+        "Loss-Attention, image loss": LossAttention(net, balance=0.0),
         "Loss-Attention, Eq. 9": LossAttention(net),
         "Attention": AttentionPooling(net),
         "Gated-Attention": AttentionPooling(net, gated=True),
@@ -105,7 +105,7 @@ def training_steps() -> dict:
     parameters = list(net.parameters())
     losses = {
         "equations literally": partial(literal, net, batch),
-        "Loss-Attention": partial(total, LossAttention(net, ramp_epochs=0), batch),
+        "Loss-Attention": partial(total, LossAttention(net, ramp=0), batch),
         "mean-pooling": partial(total, MeanPooling(net), batch),
     }
     direct, ours = losses["equations literally"](), losses["Loss-Attention"]()

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from interleave import Timing, save
 
 from xai_course.data.batch import Batch
-from xai_course.methods.base import Clock
 from xai_course.methods.loss_attention import LossAttention
 from xai_course.nets.patch_nets import patch_net
+from xai_course.preset import Clock
 
 RESULT = Path(__file__).parents[1] / "data/results/benchmarks/loss_attention_gpu.json"
 CIFAR_TRAIN = 45_000  # images in an epoch: 5,000 of the 50,000 are held out

@@ -14,10 +14,10 @@ from torch import nn
 
 from xai_course.data.batch import Batch
 from xai_course.measure.memory import saved_activations
-from xai_course.methods.base import Clock
 from xai_course.methods.erasing import Erasing
 from xai_course.methods.minmax import MinMax
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, resnet_trunk
+from xai_course.preset import Clock
 
 DEPTHS = (0, 1, 2, 4)
 

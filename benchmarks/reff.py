@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from benchmarks.interleave import interleave, save, table
 from xai_course.data.batch import Batch
-from xai_course.methods.base import Clock, CrossEntropy
+from xai_course.methods.base import CrossEntropy
 from xai_course.methods.reff import ReFF, focusing_loss
+from xai_course.preset import Clock
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 TARGETS = (  # faster, slower, wanted

@@ -8,10 +8,10 @@ from torch import nn
 
 from xai_course.data.batch import Batch
 from xai_course.methods.abn import ABN, map_loss
-from xai_course.methods.base import Clock
 from xai_course.nets.abn import abn_from
 from xai_course.nets.convnets import small_cnn
 from xai_course.nets.resnets import torchvision_resnet
+from xai_course.preset import Clock
 
 
 def abn_resnet(depth: int, classes: int) -> nn.Module:

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from xai_course import preset as ramps
 from xai_course.data.batch import Batch
 from xai_course.maps import class_activation_map, grad_cam
-from xai_course.methods import amc, ramps
-from xai_course.methods.base import Clock, CrossEntropy
+from xai_course.methods import amc
+from xai_course.methods.base import CrossEntropy
 from xai_course.nets.convnets import GapClassifier, small_cnn
+from xai_course.preset import Clock
 
 TIGHT = 1e-12
 PAIRINGS = ("halves", "all", 1, 3)
@@ -187,7 +189,7 @@ def test_method_follows_algorithm_1():
         method = build(net, w_max=100, pair_labels="true")
         (terms,) = method.losses(batch, Clock(epoch=4, epochs=30))
         assert method.weight(Clock(epoch=4, epochs=30)) == pytest.approx(10 * ramps.gaussian_ramp_up(40, 80))
-        expected = terms["cross_entropy"] + method.weight(Clock(4, 0, 30)) * terms[method.name]
+        expected = terms["classification"] + method.weight(Clock(4, 0, 30)) * terms[method.name]
         assert torch.allclose(terms["total"], expected)
         assert terms["zero_features"] == 0
         terms["total"].backward()

@@ -17,7 +17,7 @@ from xai_course.measure import protocol
 from xai_course.measure.localisation import energy_in_mask
 from xai_course.measure.sanity import lambda_zero_equals_baseline, untrained, weight_randomisation
 from xai_course.methods.amc import AmcLoss
-from xai_course.methods.base import Clock, CrossEntropy
+from xai_course.methods.base import CrossEntropy
 from xai_course.methods.classic import Center
 from xai_course.methods.combined import Combined, Decision, Focused
 from xai_course.methods.hnc import HNC
@@ -28,6 +28,7 @@ from xai_course.methods.reff import ReFF
 from xai_course.nets.convnets import GapClassifier, small_cnn
 from xai_course.nets.patch_nets import patch_net
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
+from xai_course.preset import Clock
 from xai_course.runs import bench, bench_page, bench_parts
 from xai_course.runs.bench_parts import NEEDS_MASKS, REAL, ROWS, TUNING_SEED, choose, rows_of
 
@@ -110,7 +111,7 @@ class FirstTerm(MinMax):
         partial(HNC, penalty="mse", balance=0.0),
         partial(HNC, penalty="kd", balance=0.0),
         partial(ReFF, layers=LAYERS, balance=0.0),
-        partial(ReFF, layers=LAYERS, balance=0.0, penalty="mass"),
+        partial(ReFF, layers=LAYERS, balance=0.0, penalty="energy"),
     ],
 )
 def test_weight_zero_trains_bit_for_bit_as_cross_entropy(method):
@@ -125,7 +126,7 @@ def test_loss_attention_without_patch_term_and_minmax_without_classifier():
     from xai_course.nets.wildcat import Localiser
 
     net = patch_net("small", 4, image_size=32, width=2, hidden=8)
-    method, b = LossAttention(net, gamma_max=0.0), batch()
+    method, b = LossAttention(net, balance=0.0), batch()
     (terms,) = method.losses(b, CLOCK)
     assert torch.equal(terms["total"], nn.functional.cross_entropy(method.logits(b.images), b.labels))
     torch.manual_seed(0)
@@ -170,7 +171,7 @@ def test_parts_keep_what_they_own_beside_the_network():
     patches = partial(patch_net, "small", 4, image_size=32, width=2, hidden=8, seed=0)
     makes = (
         lambda: Combined(small_cnn(4, width=2, seed=0), (partial(Center, balance=0.5), AmcLoss)),
-        lambda: Focused(patches(), AttentionPooling, partial(ReFF, penalty="mass"), ("body.0.1",)),
+        lambda: Focused(patches(), AttentionPooling, partial(ReFF, penalty="energy"), ("body.0.1",)),
     )
     for make, own, trained in zip(makes, ("parts.0.centers", "base.scores.score.weight"), (False, True)):
         method, b, copies = make(), batch(), []
@@ -197,7 +198,7 @@ def test_parts_keep_what_they_own_beside_the_network():
 def test_a_focused_method_is_randomised_where_it_looks():
     net = patch_net("small", 4, image_size=32, width=2, hidden=8, seed=0)
     method, b = (
-        Focused(net, partial(AttentionPooling, gated=True), partial(ReFF, penalty="mass"), ("body.0.1",)),
+        Focused(net, partial(AttentionPooling, gated=True), partial(ReFF, penalty="energy"), ("body.0.1",)),
         batch(),
     )
     rows = weight_randomisation(method, b.images, b.labels)
@@ -217,14 +218,14 @@ def test_focused_attention_is_the_attention_loss_plus_reff_on_its_own_decision()
     net = patch_net("small", 4, image_size=32, width=2, hidden=8).double()
     b = batch()
     b = b._replace(images=b.images.double())
-    base, layers = partial(LossAttention, gamma_max=0.3, ramp_epochs=None), ("body.0.1", "body.0.2")
-    both = Focused(net, base, partial(ReFF, penalty="mass", balance=0.5), layers)
+    base, layers = partial(LossAttention, balance=0.3), ("body.0.1", "body.0.2")
+    both = Focused(net, base, partial(ReFF, penalty="energy", balance=0.5), layers)
     alone = base(net)
-    focus = ReFF(Decision(alone), [f"method.net.{name}" for name in layers], penalty="mass").focus(b)[0].loss
+    focus = ReFF(Decision(alone), [f"method.net.{name}" for name in layers], penalty="energy").focus(b)[0].loss
     expected = next(iter(alone.losses(b, CLOCK)))["total"] + 0.5 * focus
     (terms,) = both.losses(b, CLOCK)
     assert torch.allclose(terms["total"], expected, rtol=1e-12) and terms["focusing"] > 0
-    pooled = ReFF(net, layers, penalty="mass").focus(b)[0].loss
+    pooled = ReFF(net, layers, penalty="energy").focus(b)[0].loss
     assert (focus - pooled).abs() > 1e-4  # the two decisions have different maps
     assert torch.equal(both.logits(b.images), alone.logits(b.images))
     assert len(list(both.parameters())) == len(list(net.parameters()))

@@ -58,13 +58,13 @@ def test_what_the_prose_says_of_the_verdicts():
     """The sentences of page and lab."""
     said = {s: bench_page.verdicts(s, bench_page.PRIMARY[s][0]) for s in bench_page.measured()}
     decided = {s: {k: v for k, v in found.items() if v != "open"} for s, found in said.items()}
-    assert decided["plain"] == dict.fromkeys(("mass", "loss_attention", "minmax_attached", "minmax_shared"), "lower")
-    assert decided["shifted"] == dict.fromkeys(("mass", "hnc_mass", "smoothing_mass"), "higher")
+    assert decided["plain"] == dict.fromkeys(("energy", "loss_attention", "minmax_attached", "minmax_shared"), "lower")
+    assert decided["shifted"] == dict.fromkeys(("energy", "hnc_energy", "smoothing_energy"), "higher")
     assert not decided["noisy"] and "higher" not in decided["clothes"].values()
     assert decided["multi"] == {"hnc_mse": "lower", "hnc_kd": "lower", "loss_attention": "higher"}
     moved = bench_page.verdicts("plain", "energy_in_mask")
     higher = {k for k, v in moved.items() if v == "higher"}
-    assert higher == {"smoothing", "hnc_mse", "reff", "mass", "loss_attention"}
+    assert higher == {"smoothing", "hnc_mse", "reff", "energy", "loss_attention"}
     assert all(bench_page.differences("noisy", "accuracy")[k].low > 0 for k in ("hnc_mse", "hnc_kd"))
     for key in ("smoothing", "amc", "amc_w100", "hnc_kd"):
         found = bench_page.differences("clothes", "accuracy")[key]
@@ -76,7 +76,7 @@ def test_what_the_prose_says_of_maps():
     ce = records.load("bench/plain/ce").metrics
     for key in bench_page.rows_run("plain"):
         passes = of("plain", key, "iou") > ce["iou_gaussian"].mean
-        assert passes == (key in ("mass", "loss_attention"))
+        assert passes == (key in ("energy", "loss_attention"))
         assert (of("plain", key, "energy_in_mask") > ce["energy_in_mask_centre"].mean) == (key == "loss_attention")
     left = ce["energy_in_mask"].mean - ce["energy_in_mask_untrained"].mean
     assert 0 < left < ce["energy_in_mask_untrained_sd"].mean
@@ -89,14 +89,14 @@ def test_what_the_prose_says_of_maps():
 
 
 def test_what_the_prose_says_of_combinations_and_heads():
-    assert all(seeds_above("shifted", "smoothing_mass", "mass")) and all(seeds_above("plain", "ce", "mass"))
-    assert sum(seeds_above("shifted", "loss_attention_mass", "loss_attention")) == 4
-    assert of("shifted", "wildcat", "accuracy") > of("shifted", "smoothing_mass", "accuracy")
+    assert all(seeds_above("shifted", "smoothing_energy", "energy")) and all(seeds_above("plain", "ce", "energy"))
+    assert sum(seeds_above("shifted", "loss_attention_energy", "loss_attention")) == 4
+    assert of("shifted", "wildcat", "accuracy") > of("shifted", "smoothing_energy", "accuracy")
     assert not any(seeds_above("multi", "hnc_mse", "ce", "mAP")) and not any(
         seeds_above("multi", "hnc_kd", "ce", "mAP")
     )
     gain = bench_page.paired(
-        *(list(bench_page.values("shifted", k, "accuracy").values()) for k in ("hnc_mass", "mass"))
+        *(list(bench_page.values("shifted", k, "accuracy").values()) for k in ("hnc_energy", "energy"))
     )
     assert gain.low < 0 < gain.high
     assert of("noisy", "amc_hnc", "memorised") < of("noisy", "hnc_mse", "memorised")

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from xai_course.data.batch import Batch
 from xai_course.maps import class_activation_map
 from xai_course.methods import classic as C
-from xai_course.methods.base import Clock, CrossEntropy
+from xai_course.methods.base import CrossEntropy
 from xai_course.methods.hnc import HNC
 from xai_course.nets.convnets import small_cnn
+from xai_course.preset import Clock
 
 D = torch.float64
 
@@ -131,10 +132,10 @@ def test_large_margin_gaussian_without_margin_is_cross_entropy_of_distances():
     plain, wide = (C.LargeMarginGaussian(net(), margin=m, balance=0.5).eval() for m in (0.0, 0.3))
     terms, margins = (next(m.losses(batch, Clock())) for m in (plain, wide))
     distances = -plain.logits(batch.images)
-    torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(-distances, batch.labels))
+    torch.testing.assert_close(terms["classification"], F.cross_entropy(-distances, batch.labels))
     likelihood = distances[torch.arange(4), batch.labels].mean()
-    torch.testing.assert_close(terms["total"], terms["cross_entropy"] + 0.5 * likelihood)
-    assert margins["cross_entropy"] > terms["cross_entropy"]
+    torch.testing.assert_close(terms["total"], terms["classification"] + 0.5 * likelihood)
+    assert margins["classification"] > terms["classification"]
 
 
 @pytest.mark.parametrize("kind", C.ANGULAR)

@@ -26,8 +26,8 @@ from xai_course.data.batch import ArrayData
 from xai_course.methods.base import CrossEntropy, classification_loss
 from xai_course.methods.hnc import HNC
 from xai_course.nets.convnets import GapClassifier, conv_block, small_cnn
+from xai_course.preset import Preset
 from xai_course.runs import catalogue, lab, records
-from xai_course.train import Preset
 from xai_course.train import fit as plain_fit
 
 PLAN = Preset(epochs=3, batch_size=8, lr=0.01, limit=24)
@@ -135,7 +135,7 @@ def test_a_changed_package_file_is_part_of_the_name(monkeypatch, tmp_path):
 
 def test_the_methods_of_all_chapters_can_be_named():
     chosen = ("looking/digits/silent", "amc/digits/amc_w10", "hnc/digits/mse_1", "loss_attention/digits/gated")
-    chosen += ("loss_attention/digits/loss_attention", "minmax/why/u4", "reff/digits/middle/mass", "bench/plain/ce")
+    chosen += ("loss_attention/digits/loss_attention", "minmax/why/u4", "reff/digits/middle/energy", "bench/plain/ce")
     rows = [catalogue.find(name) for name in chosen]
     splits = rows[0].data(preset="smoke", seed=0, train=20, validation=10, test=10)
     assert len({lab.key(e.method(e.net(splits)), splits.train, e.preset("smoke")) for e in rows}) == len(rows)

@@ -15,8 +15,9 @@ from xai_course.data.batch import ArrayData, Batch
 from xai_course.maps import class_activation_map
 from xai_course.measure.sanity import lambda_zero_equals_baseline
 from xai_course.methods import hnc as H
-from xai_course.methods.base import Clock, CrossEntropy
+from xai_course.methods.base import CrossEntropy
 from xai_course.nets.convnets import GapClassifier, small_cnn
+from xai_course.preset import Clock
 
 D = torch.float64
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6))

@@ -14,10 +14,10 @@ from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.data.textured_digits import textured_digits
 from xai_course.methods.hnc import HNC
 from xai_course.nets.convnets import small_cnn
+from xai_course.preset import Preset
 from xai_course.runs import experiment as runner
 from xai_course.runs import hnc, hnc_digits, hnc_photos, records
 from xai_course.show import hnc as show
-from xai_course.train import Preset
 
 ROWS = {e.name: e for e in hnc.EXPERIMENTS}
 

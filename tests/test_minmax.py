@@ -17,12 +17,12 @@ from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.measure.memory import saved_activations
 from xai_course.measure.segmentation import look
 from xai_course.methods import minmax as mm
-from xai_course.methods.base import Clock
 from xai_course.methods.erasing import Erasing, decay, erase, frozen_statistics, mined, mining, sample_trust
 from xai_course.methods.minmax import MaskRule, MinMax, answers
 from xai_course.nets.role_norm import norms_by_role, statistics_gap
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
-from xai_course.train import Preset, fit
+from xai_course.preset import Clock, Preset
+from xai_course.train import fit
 
 SEEDS = st.integers(0, 10_000)
 CLASSES = st.sampled_from([2, 3, 5, 200])

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from xai_course.data.batch import Batch
-from xai_course.methods.base import Clock
 from xai_course.methods.loss_attention import (
     OFFICIAL,
     LossAttention,
@@ -28,6 +27,7 @@ from xai_course.methods.patch_heads import (
 from xai_course.methods.patch_losses import image_loss, patch_loss
 from xai_course.nets.capsules import capsule_net
 from xai_course.nets.patch_nets import patch_net
+from xai_course.preset import Clock
 
 
 def logits_of(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
@@ -55,7 +55,7 @@ def test_a_training_step_is_the_equations(build, batch):
     images = batch.images.double()
     for one in (batch, many(batch)):
         one = one._replace(images=images)
-        method = LossAttention(net, gamma_max=0.5, cutoff=0.3, ramp_epochs=None)
+        method = LossAttention(net, balance=0.5, cutoff=0.3)
         (terms,) = method.losses(one, clock)
         found = torch.autograd.grad(terms["total"], list(net.parameters()))
         p = net.patch_logits(images)
@@ -80,8 +80,8 @@ def test_attended_capsule_logits_restore_the_mean(batch):  # D11
 
 
 def test_without_gamma_there_is_no_patch_term(batch):
-    (terms,) = LossAttention(patch_net("small", 4), gamma_max=0.0).losses(batch, Clock())
-    assert set(terms) == {"image", "total"}
+    (terms,) = LossAttention(patch_net("small", 4), balance=0.0).losses(batch, Clock())
+    assert set(terms) == {"classification", "total"}
 
 
 def test_defaults_are_the_papers(batch):
@@ -96,7 +96,7 @@ def test_weights_may_be_kept_out_of_the_patch_term(batch):
     images, wanted = batch.images.double(), list(net.parameters())
     found = {}
     for detach in (True, False):
-        method = LossAttention(net, gamma_max=0.5, detach_alpha=detach)
+        method = LossAttention(net, balance=0.5, detach_alpha=detach)
         (terms,) = method.losses(batch._replace(images=images), Clock())
         found[detach] = torch.autograd.grad(terms["patches"], wanted)
         seen = method.attend(images)
@@ -156,8 +156,8 @@ def test_attention_heads_follow_their_formula(gated, batch):
     torch.testing.assert_close(found.image, net.head((alpha.unsqueeze(-1) * h).sum(1)))
     assert torch.equal(method.selected(alpha), alpha > 0.1 / 36)
     (terms,) = method.losses(batch, Clock())
-    assert set(terms) == {"image", "total"}
-    (terms,) = AttentionPooling(net, gated=gated, hidden=8, gamma_max=0.1).losses(batch, Clock())
+    assert set(terms) == {"classification", "total"}
+    (terms,) = AttentionPooling(net, gated=gated, hidden=8, balance=0.1).losses(batch, Clock())
     assert "patches" in terms
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from xai_course.methods.loss_attention import attended_logits, loss_attention
 from xai_course.methods.patch_losses import (
+    PatchMethod,
     binary_cross_entropy_bound,
     cross_entropy_bound,
     image_loss,
     patch_loss,
-    ramp,
 )
+from xai_course.preset import Clock, gaussian_ramp_up
+
+RELEASED_RAMP = {"ramp_steepness": 5.0, "zero_first": True}
 
 
 def logits_of(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
@@ -171,13 +176,16 @@ def test_patch_loss_can_leave_the_weights_alone():
 
 
 def test_ramp_of_paper_and_code():
+    ramp, code = partial(gaussian_ramp_up, steepness=1.0), gaussian_ramp_up
     assert ramp(0) == pytest.approx(math.exp(-1))
-    assert ramp(80) == ramp(200) == 1
-    assert 0.1 * ramp(1) == pytest.approx(0.0377, abs=1e-4) and 0.1 * ramp(1, k=5) == pytest.approx(0.0008, abs=1e-4)
-    assert 0.1 * ramp(40) == pytest.approx(0.078, abs=1e-3) and 0.1 * ramp(40, k=5) == pytest.approx(0.029, abs=1e-3)
-    assert ramp(0, zero_first=True) == 0 and ramp(0, 0) == 1
-    assert ramp(1, 80, k=5, zero_first=True) == ramp(1, 80, k=5) > 0  # the first epoch only
-    values = [ramp(t, 10) for t in range(20)]
-    assert values == sorted(values)
+    assert ramp(80) == ramp(200) == 1 and ramp(0, 0) == 1
+    assert 0.1 * ramp(1) == pytest.approx(0.0377, abs=1e-4) and 0.1 * code(1) == pytest.approx(0.0008, abs=1e-4)
+    assert 0.1 * ramp(40) == pytest.approx(0.078, abs=1e-3) and 0.1 * code(40) == pytest.approx(0.029, abs=1e-3)
+    paper, released = PatchMethod(nn.Identity(), balance=0.1), PatchMethod(nn.Identity(), balance=0.1, **RELEASED_RAMP)
+    for epoch in (0, 1, 40, 80, 199):  # of 200 epochs, the paper's number
+        clock = Clock(epoch, epoch, 200, 1)
+        assert paper.gamma(clock) == pytest.approx(0.1 * ramp(epoch))
+        assert released.gamma(clock) == pytest.approx(0.1 * code(epoch) * (epoch > 0))  # 0 in the first epoch only
+    assert PatchMethod(nn.Identity(), balance=0.1).gamma(Clock(4, 4, 10, 1)) == 0.1  # a short run ramps in proportion
     with pytest.raises(ValueError, match="must not be negative"):
         ramp(-1)

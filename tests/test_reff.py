@@ -65,7 +65,7 @@ def test_inside_the_object_costs_nothing(seed):
     relevant = torch.zeros(2, 8, 8, dtype=torch.float64)
     relevant[:, 2:6, 2:6] = 1
     inside = (torch.rand(2, 8, 8, dtype=torch.float64) * relevant).requires_grad_()
-    for penalty in ("outside", "mass"):
+    for penalty in ("outside", "energy"):
         loss = focusing_loss([inside], relevant, penalty=penalty).loss
         assert loss.item() == 0
     outside = focusing_loss([inside], relevant).loss
@@ -74,7 +74,7 @@ def test_inside_the_object_costs_nothing(seed):
 
 def test_everything_relevant_costs_nothing():
     maps = [m.requires_grad_() for m in random_maps()]
-    for penalty in ("outside", "mass"):
+    for penalty in ("outside", "energy"):
         loss = focusing_loss(maps, torch.ones(3, 16, 16, dtype=torch.float64), penalty=penalty).loss
         assert loss.item() == 0 and all(g.abs().max() == 0 for g in torch.autograd.grad(loss, maps))
 
@@ -112,7 +112,7 @@ def test_a_larger_object_never_costs_more():
     for edge in range(9):
         relevant = torch.zeros(3, 16, 16, dtype=torch.float64)
         relevant[:, 8 - edge : 8 + edge, 8 - edge : 8 + edge] = 1
-        costs.append([focusing_loss(maps, relevant, penalty=p).loss.item() for p in ("outside", "mass")])
+        costs.append([focusing_loss(maps, relevant, penalty=p).loss.item() for p in ("outside", "energy")])
     assert all(a >= b for before, after in pairwise(costs) for a, b in zip(before, after))
     assert costs[-1] == [0, 0]
 
@@ -126,7 +126,7 @@ def test_each_layer_term_is_at_most_its_largest_share():
 def test_half_relevant_keeps_a_quarter_of_the_penalty():
     maps, none = random_maps(), torch.zeros(3, 16, 16, dtype=torch.float64)
     quarter = focusing_loss(maps, none + 0.5).loss / focusing_loss(maps, none).loss
-    half = focusing_loss(maps, none + 0.5, penalty="mass").loss / focusing_loss(maps, none, penalty="mass").loss
+    half = focusing_loss(maps, none + 0.5, penalty="energy").loss / focusing_loss(maps, none, penalty="energy").loss
     assert quarter.item() == pytest.approx(0.25) and half.item() == pytest.approx(0.5)
 
 
@@ -149,7 +149,8 @@ def test_l1_and_l2_are_constants_plus_twice_the_mass(seed):
 def test_squared_stride_undoes_nearest_upsampling(seed, stride):
     torch.manual_seed(seed)
     native = torch.rand(2, 4, 4, dtype=torch.float64)
-    share, _ = shares(native, (4 * stride, 4 * stride), "nearest")
+    nearest = native.repeat_interleave(stride, 1).repeat_interleave(stride, 2)
+    share, _ = shares(nearest, (4 * stride, 4 * stride))
     (weight,) = layer_weights([native], (4 * stride, 4 * stride))
     expected = (native / native.sum((1, 2), keepdim=True)).square().sum((1, 2))
     torch.testing.assert_close(weight * outside_norm(share, torch.zeros_like(share)), expected, rtol=1e-12, atol=0)
@@ -159,7 +160,7 @@ def test_paper_weights_are_squared_strides():
     maps = [torch.zeros(1, n, n) for n in (56, 28, 14, 7)]
     assert layer_weights(maps, (224, 224)) == [16, 64, 256, 1024]
     assert all(abs(paper / own - 1) < 0.07 for paper, own in zip(PAPER_WEIGHTS, layer_weights(maps, (224, 224))))
-    assert layer_weights(maps, (224, 224), "mass") == [1, 1, 1, 1]
+    assert layer_weights(maps, (224, 224), "energy") == [1, 1, 1, 1]
     assert layer_weights(maps, (224, 224), "l1") == layer_weights(maps, (224, 224), "l2") == [16, 64, 256, 1024]
 
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from xai_course.data.batch import Batch
 from xai_course.maps import grad_cam, grad_cam_from
-from xai_course.methods.base import Clock, CrossEntropy
+from xai_course.methods.base import CrossEntropy
 from xai_course.methods.reff import (
     ReFF,
     focusing_loss,
 )
+from xai_course.preset import Clock
 
 # --- the double backward ----------------------------------------------------------------------------------------------
 
@@ -52,7 +53,7 @@ def test_last_layer_alpha_is_the_head():
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize("penalty", ["outside", "mass"])
+@pytest.mark.parametrize("penalty", ["outside", "energy"])
 def test_gradient_against_finite_differences(mode, penalty):
     """Every parameter on its own: head.weight holds most of the norm and would hide a wrong convolution."""
     net, batch = problem()
@@ -155,7 +156,7 @@ def test_zero_balance_is_cross_entropy_exactly():
 
 def test_ramp():
     net, _ = problem()
-    method = ReFF(net, LAYERS, balance=2.0, ramp_epochs=2)
+    method = ReFF(net, LAYERS, balance=2.0, ramp=0.5)
     at = [method.current_balance(Clock(step // 5, step, 4, 5)) for step in range(20)]
     assert at[0] == pytest.approx(0.2) and at[9:] == [2.0] * 11 and at == sorted(at)
     assert ReFF(net, LAYERS, balance=2.0).current_balance(Clock()) == 2.0
@@ -199,7 +200,7 @@ def test_explanations():
 def test_learns_to_look_inside():
     """A few steps of the penalty alone move the maps of a fresh network into the object."""
     net, batch = problem(dtype=torch.float32, batch=8)
-    method, optimizer = ReFF(net, LAYERS, penalty="mass"), torch.optim.Adam(net.parameters(), 1e-2)
+    method, optimizer = ReFF(net, LAYERS, penalty="energy"), torch.optim.Adam(net.parameters(), 1e-2)
     before = method.focus(batch)[0].loss.item()
     for _ in range(20):
         optimizer.zero_grad()
@@ -260,8 +261,8 @@ def test_two_processes_give_the_gradient_of_one(tmp_path):
         ({"layers": []}, "layers must name"),
         ({"weights": (1.0,)}, "weights must hold 4 numbers"),
         ({"weights": (1, 1, 1, -1)}, "weights must hold 4 numbers >= 0"),
-        ({"balance": -1.0}, "balance and ramp_epochs must be >= 0, got -1.0"),
-        ({"balance": float("nan")}, "balance and ramp_epochs must be >= 0, got nan"),
+        ({"balance": -1.0}, "balance must be >= 0 and ramp lie in .0, 1., got -1.0"),
+        ({"balance": float("nan")}, "balance must be >= 0 and ramp lie in .0, 1., got nan"),
         ({"penalty": "l3"}, "penalty must be one of .*got 'l3'"),
         ({"batch_norm": "off"}, "batch_norm must be one of"),
     ],

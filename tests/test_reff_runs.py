@@ -35,9 +35,9 @@ def test_figures():
         show.spread(5),
         show.compare_maps(methods, batch.images, batch.labels, batch.masks),
         show.layer_maps(methods, batch.images[0], 1, LAYERS),
-        show.bars({"x": {"ce": record}, "y": {"mass": record}}, "accuracy", "accuracy"),
+        show.bars({"x": {"ce": record}, "y": {"energy": record}}, "accuracy", "accuracy"),
         show.examples_and_bars(batch.images, {"ce": record, "reff": None}, "title"),
-        show.maps_and_pixels({"x": {"ce": record, "reff": record}, "y": {"mass": record}}, ["body.4"]),
+        show.maps_and_pixels({"x": {"ce": record, "reff": record}, "y": {"energy": record}}, ["body.4"]),
         show.weights_tried({0.1: record, 0.2: record}, 0.5, "title"),
     ]
     for figure in figures:
@@ -203,26 +203,26 @@ def shows_nothing(differences: torch.Tensor) -> bool:
 
 def test_what_the_chapter_says_of_background_cues():
     for setting in ("easy", "middle", "hard", "q0.0", "p0.02", "size16"):
-        assert (gaps(f"{setting}/mass", f"{setting}/ce") > 0).all(), setting
-    assert (gaps("middle/mass", "middle/reff") > 0).all() and (gaps("middle/reff", "middle/ce") > 0).sum() == 4
-    for better, worse in (("mass", "ce"), ("mass", "reff"), ("reff", "ce")):  # what fresh seeds repeat
+        assert (gaps(f"{setting}/energy", f"{setting}/ce") > 0).all(), setting
+    assert (gaps("middle/energy", "middle/reff") > 0).all() and (gaps("middle/reff", "middle/ce") > 0).sum() == 4
+    for better, worse in (("energy", "ce"), ("energy", "reff"), ("reff", "ce")):  # what fresh seeds repeat
         assert (gaps(f"fresh/{better}", f"fresh/{worse}") > 0).all()
     assert (gaps("hard/reff", "hard/ce") > 0).all() and (gaps("easy/reff", "easy/ce") < 0).sum() == 3
-    assert (gaps("middle/mass", "middle/ce", "accuracy_seen") > 0).all()
-    for row in ("reff", "mass"):  # no cost that could be told from none
+    assert (gaps("middle/energy", "middle/ce", "accuracy_seen") > 0).all()
+    for row in ("reff", "energy"):  # no cost that could be told from none
         assert shows_nothing(gaps(f"fresh/{row}", "fresh/ce", "accuracy_seen"))
-    for row in ("reff_last", "mass_last"):
+    for row in ("reff_last", "energy_last"):
         assert gaps(f"middle/{row}", "middle/ce").abs().max() <= 0.05
     for row in ("l1", "l2"):
         assert gaps(f"middle/{row}", "middle/ce").abs().max() <= 0.02
-        assert (gaps(f"middle/{row}_strong", "middle/mass") > 0).double().mean() > 0.5
-        assert gaps(f"middle/{row}_strong", "middle/mass_strong").mean() > 0
-        assert gaps(f"middle/{row}_strong", "middle/mass_strong", "accuracy_seen").mean() > 0
+        assert (gaps(f"middle/{row}_strong", "middle/energy") > 0).double().mean() > 0.5
+        assert gaps(f"middle/{row}_strong", "middle/energy_strong").mean() > 0
+        assert gaps(f"middle/{row}_strong", "middle/energy_strong", "accuracy_seen").mean() > 0
     assert (gaps("middle/abn", "middle/abn0") > 0).all()
-    assert gaps("middle/reff", "middle/abn").mean() < 0 < gaps("middle/mass", "middle/abn").mean()
-    for row in ("reff", "mass", "abn"):
+    assert gaps("middle/reff", "middle/abn").mean() < 0 < gaps("middle/energy", "middle/abn").mean()
+    for row in ("reff", "energy", "abn"):
         assert abs(gaps(f"middle/{row}_n1", f"middle/{row}").mean()) < 0.02
-    for row in ("reff", "mass"):
+    for row in ("reff", "energy"):
         assert gaps(f"size16/{row}", "size16/ce", "dead_body.4").mean() < 0
         assert (gaps("middle/ce_p1", f"middle/{row}", "outside_pixels") < 0).double().mean() > 0.5
 
@@ -231,11 +231,11 @@ def test_what_the_chapter_says_of_the_spot():
     """The order of the two norms turns with the cue."""
     from xai_course.runs import records
 
-    for row in ("ce", "reff", "mass"):
+    for row in ("ce", "reff", "energy"):
         assert records.load(f"reff/digits/spot/{row}").metrics["accuracy"].mean < 0.13  # a floor: ten classes
-    assert (gaps("spot0.2/reff", "spot0.2/mass") > 0).sum() == 4
-    assert shows_nothing(gaps("spot0.2_fresh/reff", "spot0.2_fresh/mass"))
-    lead = [gaps(f"{setting}/mass", f"{setting}/reff") for setting in ("fresh", "spot0.2_fresh")]
+    assert (gaps("spot0.2/reff", "spot0.2/energy") > 0).sum() == 4
+    assert shows_nothing(gaps("spot0.2_fresh/reff", "spot0.2_fresh/energy"))
+    lead = [gaps(f"{setting}/energy", f"{setting}/reff") for setting in ("fresh", "spot0.2_fresh")]
     assert (lead[0] > 0).all() and lead[0].min() > lead[1].max()  # the lead of the linear form is gone
-    assert (gaps("spot0.2/mass", "spot0.2/reff", "outside_body.1") < 0).all()  # a better map, a worse answer
-    assert (gaps("spot/mass", "spot/ce", "outside_body.1") < -0.2).all()
+    assert (gaps("spot0.2/energy", "spot0.2/reff", "outside_body.1") < 0).all()  # a better map, a worse answer
+    assert (gaps("spot/energy", "spot/ce", "outside_body.1") < -0.2).all()

@@ -15,10 +15,10 @@ from xai_course import cli
 from xai_course.data.batch import ArrayData, Splits, fingerprint
 from xai_course.methods.base import CrossEntropy, predict
 from xai_course.nets.convnets import GapClassifier
+from xai_course.preset import Preset
 from xai_course.runs import catalogue, ledger, records, report, sweep
 from xai_course.runs.experiment import Experiment, describe, run
 from xai_course.runs.speed import speed_markdown
-from xai_course.train import Preset
 
 CALLS = []
 
@@ -260,7 +260,7 @@ def test_a_cached_seed_depends_on_all_code_that_decides_it(monkeypatch):
 
     decides = {
         "loss_attention/digits/loss_attention": ("methods/patch_losses.py", "nets/patch_nets.py", "train.py"),
-        "amc/digits/amc_w10": ("methods/ramps.py", "data/textured_digits.py", "preset.py"),
+        "amc/digits/amc_w10": ("preset.py", "data/textured_digits.py", "methods/amc.py"),
         "hnc/digits/mse_1": ("measure/peaks.py", "methods/hnc.py"),
         "minmax/digits/u0": ("measure/segmentation.py", "methods/erasing.py"),
         "reff/digits/easy/ce": ("data/textures.py", "maps.py"),

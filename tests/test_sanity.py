@@ -23,10 +23,11 @@ from xai_course.measure.sanity import (
     untrained,
     weight_randomisation,
 )
-from xai_course.methods.base import Clock, CrossEntropy
+from xai_course.methods.base import CrossEntropy
 from xai_course.nets.convnets import small_cnn
+from xai_course.preset import Clock, Preset
 from xai_course.runs.looking import Untrained
-from xai_course.train import Preset, fit
+from xai_course.train import fit
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
 

@@ -18,8 +18,8 @@ from xai_course.data.files import write_atomically
 from xai_course.methods.base import CrossEntropy, Method
 from xai_course.methods.hnc import HNC
 from xai_course.nets.convnets import GapClassifier
-from xai_course.preset import GaussianRamps, make_optimizer, make_schedule
-from xai_course.train import Preset, epoch_order, fit
+from xai_course.preset import GaussianRamps, Preset, make_optimizer, make_schedule
+from xai_course.train import epoch_order, fit
 
 
 def toy(n: int = 48) -> ArrayData:
@@ -71,7 +71,7 @@ def test_same_seed_same_weights_other_seed_other_weights():
 
 @pytest.mark.parametrize("schedule", ["constant", "steps", "one_cycle", "cosine", "gaussian_ramps"])
 def test_interrupted_between_any_two_steps_resumes_bit_for_bit(tmp_path, schedule):
-    steps = {"milestones": (1,)} if schedule == "steps" else {"ramp_up": 1, "ramp_down": 1}
+    steps = {"milestones": (1,)} if schedule == "steps" else {"ramp_up": 0.5, "ramp_down": 0.5}
     preset = Preset(epochs=2, batch_size=16, schedule=schedule, lr=0.01, checkpoint_seconds=0.0, **steps)
     whole = CrossEntropy(net())
     expected = without_seconds(fit(whole, toy(), preset, augment=shift))
@@ -167,7 +167,7 @@ def test_clipping_decay_momentum_and_limit_do_what_they_say():
     assert torch.allclose(decayed, free - 0.1 * weights(CrossEntropy(net(False))), atol=1e-6)
     adam = {"epochs": 1, "batch_size": 16, "lr": 0.01}
     assert not torch.allclose(updates(Preset(**adam, weight_decay=0.1)), updates(Preset(**adam)))
-    group = make_optimizer(CrossEntropy(net()), Preset(momentum=0.5)).param_groups[0]
+    group = make_optimizer(CrossEntropy(net()).parameter_groups(), Preset(momentum=0.5)).param_groups[0]
     assert group["betas"] == (0.5, 0.999)
     few = ArrayData(toy().images[:16], toy().labels[:16])
     sgd["batch_size"] = 16
@@ -177,7 +177,7 @@ def test_clipping_decay_momentum_and_limit_do_what_they_say():
 def test_cosine_falls_with_every_step_and_one_cycle_keeps_each_groups_rate():
     method = CrossEntropy(net())
     preset = Preset(epochs=2, schedule="cosine", lr=0.1)
-    optimizer = make_optimizer(method, preset)
+    optimizer = make_optimizer(method.parameter_groups(), preset)
     schedule = make_schedule(optimizer, preset, steps_per_epoch=4)
     rates = []
     for _ in range(8):
@@ -191,7 +191,7 @@ def test_cosine_falls_with_every_step_and_one_cycle_keeps_each_groups_rate():
             return [{"params": self.net.body.parameters()}, {"params": self.net.head.parameters(), "lr": 1.0}]
 
     preset = Preset(epochs=2, schedule="one_cycle", lr=0.1)
-    optimizer = make_optimizer(Two(net()), preset)
+    optimizer = make_optimizer(Two(net()).parameter_groups(), preset)
     make_schedule(optimizer, preset, steps_per_epoch=4)
     first, second = (group["lr"] for group in optimizer.param_groups)
     assert second == pytest.approx(10 * first)
@@ -345,7 +345,7 @@ def test_ema_ends_with_the_averaged_weights():
 def test_gaussian_ramps_follow_the_paper():
     method = CrossEntropy(net())
     preset = Preset(epochs=300, schedule="gaussian_ramps", lr=0.003)
-    schedule = GaussianRamps(make_optimizer(method, preset), preset, steps_per_epoch=2)
+    schedule = GaussianRamps(make_optimizer(method.parameter_groups(), preset), preset, steps_per_epoch=2)
     group = schedule.optimizer.param_groups[0]
     assert group["lr"] == pytest.approx(0.003 * 0.006738, rel=1e-3) and group["betas"] == (0.9, 0.999)
     for _ in range(2 * 275):
@@ -360,7 +360,7 @@ def test_steps_take_a_tenth_after_each_milestone():
     method = CrossEntropy(net(False))
     rates = [epoch["lr"] for epoch in fit(method, toy(), preset)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    assert make_optimizer(method, preset).param_groups[0]["nesterov"]
+    assert make_optimizer(method.parameter_groups(), preset).param_groups[0]["nesterov"]
 
 
 WORKER = """

@@ -29,7 +29,8 @@ from xai_course.methods.minmax import MinMax, scaled
 from xai_course.methods.reff import ReFF
 from xai_course.nets.convnets import GapClassifier
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head
-from xai_course.train import Preset, epoch_order, fit
+from xai_course.preset import Preset
+from xai_course.train import epoch_order, fit
 
 CLASSES, BATCH, WORLD = 4, 8, 2
 PRESET = Preset(epochs=1, batch_size=BATCH, optimizer="sgd", lr=0.1, clip_norm=1.0)
@@ -71,7 +72,7 @@ def methods() -> dict:
         "amc": AmcLoss(gap(), w_max=100.0, ramp=0.0),
         "hnc_mse": HNC(gap(), "mse", 0.5, keep_top=2),
         "hnc_kd": HNC(gap(), "kd", 0.5, keep_top=2),
-        "loss_attention": LossAttention(Patches(body(), nn.Linear(8, CLASSES)), gamma_max=0.5, ramp_epochs=0),
+        "loss_attention": LossAttention(Patches(body(), nn.Linear(8, CLASSES)), balance=0.5, ramp=0),
         "reff": ReFF(gap(), ("body.1", "body.3"), balance=5.0),
         "minmax": Counted(LocaliserClassifier(body(), *heads), erasing=Erasing(3, rule="label")),
     }

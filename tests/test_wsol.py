@@ -8,11 +8,11 @@ from torch import nn
 
 from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.measure.segmentation import localisation
-from xai_course.methods.base import Clock
 from xai_course.methods.minmax import scaled
 from xai_course.methods.wsol import FullSupervision, PooledMaps, TrivialMask
 from xai_course.nets.unet import UNet
 from xai_course.nets.wildcat import HEADS, Localiser, small_trunk
+from xai_course.preset import Clock
 
 
 def batch(masks=True) -> Batch:

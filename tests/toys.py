@@ -13,8 +13,8 @@ from torch import nn
 from xai_course.data.batch import ArrayData, Splits, fingerprint
 from xai_course.methods.base import CrossEntropy, predict
 from xai_course.nets.convnets import GapClassifier
+from xai_course.preset import Preset
 from xai_course.runs.experiment import Experiment, run_seed
-from xai_course.train import Preset
 
 STEPS = 12
 

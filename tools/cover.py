@@ -14,9 +14,10 @@ from xai_course.data.textured_digits import textured_digits
 from xai_course.maps import grad_cam
 from xai_course.methods.base import CrossEntropy, predict
 from xai_course.nets.convnets import small_cnn
+from xai_course.preset import Preset
 from xai_course.show import looking
 from xai_course.show.style import image_grid
-from xai_course.train import Preset, fit
+from xai_course.train import fit
 
 SHOWN = 5
 PRESET = Preset(epochs=7, batch_size=64, lr=3e-3, schedule="one_cycle", clip_norm=1.0)

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 BATCH_NORM = ("keep", "frozen")
@@ -197,6 +198,16 @@ def normalise(maps: Tensor) -> Tensor:
     """Each map ``[..., h, w]``, non-negative, divided by its maximum; a map without positive entry stays as it is."""
     peak = maps.amax(dim=(-2, -1), keepdim=True)
     return maps / torch.where(peak <= 0, torch.ones_like(peak), peak)  # a NaN stays visible
+
+
+def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps ``[B, h, w]`` at the size ``(H, W)`` of the images, bilinear between the centres of the cells.
+
+    Example:
+        >>> enlarge(torch.tensor([[[0.0, 1.0]]]), (1, 4))
+        tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
+    """
+    return F.interpolate(maps.unsqueeze(1), tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 
 def unit_mass(maps: Tensor, floor: float = 1e-20) -> UnitMass:

@@ -1,13 +1,96 @@
-"""How long and how to optimise, as plain data; the optimiser and the schedule that it names."""
+"""How long and how to optimise, as plain data: the preset, its optimiser and schedule, the ramps, and the clock."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import exp
+from typing import Any, NamedTuple
 
 import torch
 
-from .methods.base import Method
-from .methods.ramps import adam_beta1, gaussian_ramp_down, gaussian_ramp_up
+
+class Clock(NamedTuple):
+    """Where training stands, for ramps: ``epoch`` in [0, epochs), ``step`` counts all optimiser steps so far."""
+
+    epoch: int = 0
+    step: int = 0
+    epochs: int = 1
+    steps_per_epoch: int = 1
+
+    @property
+    def progress(self) -> float:
+        """Share of all steps already done, in [0, 1)."""
+        return self.step / max(1, self.epochs * self.steps_per_epoch)
+
+
+# --- ramps: pure functions of the epoch, counted from 0, in the form of Laine and Aila -------------------------------
+
+
+def gaussian_ramp_up(epoch: float, length: float = 80, steepness: float = 5.0) -> float:
+    r"""Weight :math:`w(t) = \exp[-k\,(1 - t/T)^2]` for :math:`t < T`, else 1 (AMC-Loss, Sec. 3.2, :math:`T = 80`).
+
+    Args:
+        epoch: :math:`t \ge 0`; fractions of an epoch are allowed.
+        length: :math:`T \ge 0`, epochs until the weight is 1; 0 means no ramp.
+        steepness: :math:`k`, 5 in AMC-Loss and in Loss-Attention's released code, 1 in Loss-Attention's Sec. V-A.
+
+    Returns:
+        In (0, 1]; :math:`w(0) = e^{-k}`, 0.0067 or 0.368.
+
+    Example:
+        >>> [round(gaussian_ramp_up(t, 10), 3) for t in (0, 5, 10)]
+        [0.007, 0.287, 1.0]
+
+    Raises:
+        ValueError: a negative ``epoch``, ``length`` or ``steepness``.
+    """
+    _not_negative(epoch=epoch, length=length, steepness=steepness)
+    return 1.0 if epoch >= length else exp(-steepness * (1 - epoch / length) ** 2)
+
+
+def gaussian_ramp_down(epoch: float, epochs: int = 300, length: float = 50) -> float:
+    r"""Factor :math:`r(t) = \exp[-12.5\,(1 - (E-t)/T)^2]` in the last :math:`T` epochs, else 1 (AMC-Loss, Sec. 3.2).
+
+    The official code writes the same curve as :math:`\exp[-((t-(E-T))/T)^2 \cdot 12.5]`.
+
+    Args:
+        epoch: :math:`t` in ``[0, epochs]``.
+        epochs: :math:`E`, epochs in all.
+        length: :math:`T \ge 0`, epochs over which the factor falls; 0 means no ramp.
+
+    Returns:
+        In (0, 1]; :math:`e^{-12.5/4} \approx 0.044` half-way down, close to 0 in the last epoch.
+
+    Raises:
+        ValueError: a negative ``epoch`` or ``length``, or ``epoch`` beyond ``epochs``.
+    """
+    _not_negative(epoch=epoch, length=length)
+    if epoch > epochs:
+        raise ValueError(f"epoch must not exceed epochs={epochs}, got {epoch}")
+    if length == 0 or epoch < epochs - length:
+        return 1.0
+    return exp(-12.5 * (1 - (epochs - epoch) / length) ** 2)
+
+
+def learning_rate(epoch: float, *, peak: float = 0.003, epochs: int = 300, up: float = 80, down: float = 50) -> float:
+    r"""Adam's step size :math:`\mathrm{lr}(t) = 0.003\, w(t)\, r(t)` (AMC-Loss, Sec. 3.2)."""
+    return peak * gaussian_ramp_up(epoch, up) * gaussian_ramp_down(epoch, epochs, down)
+
+
+def adam_beta1(epoch: float, *, start: float = 0.9, end: float = 0.5, epochs: int = 300, down: float = 50) -> float:
+    r"""Adam's momentum :math:`\beta_1(t) = 0.9\,r(t) + 0.5\,(1 - r(t))` (AMC-Loss, Sec. 3.2)."""
+    falling = gaussian_ramp_down(epoch, epochs, down)
+    return start * falling + end * (1 - falling)
+
+
+def _not_negative(**arguments: float) -> None:
+    for name, value in arguments.items():
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
+
+
+# --- the preset and what it names -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -19,8 +102,8 @@ class Preset:
         optimizer: "adam" (momentum is beta_1) or "sgd".
         nesterov: SGD's look-ahead momentum.
         schedule: "constant", "steps" (a tenth after each epoch in ``milestones``), "one_cycle" (peak ``lr``), "cosine"
-            (to 0), or "gaussian_ramps" (AMC-Loss, Sec. 3.2: up over ``ramp_up`` epochs, down over the last
-            ``ramp_down``, momentum falling to 0.5 with it).
+            (to 0), or "gaussian_ramps" (AMC-Loss, Sec. 3.2: up over the share ``ramp_up`` of the epochs, down
+            over the last share ``ramp_down``, momentum falling to 0.5 with it).
         clip_norm: largest global gradient norm, None for no limit.
         precision: "no" (float32) or "bf16" (autocast).
         ema: decay of the averaged weights that training ends with; None ends with the last ones. Averaging does not
@@ -38,8 +121,8 @@ class Preset:
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: str = "constant"
-    ramp_up: int = 80
-    ramp_down: int = 50
+    ramp_up: float = 80 / 300
+    ramp_down: float = 50 / 300
     clip_norm: float | None = None
     precision: str = "no"
     channels_last: bool = False
@@ -57,6 +140,9 @@ class Preset:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if (self.schedule == "steps") != bool(self.milestones):
             raise ValueError(f'milestones belong to schedule "steps", got {self.milestones} with {self.schedule!r}')
+        for name in ("ramp_up", "ramp_down"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share of the epochs in [0, 1], got {getattr(self, name)}")
         for name in ("epochs", "batch_size", "limit"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1) and (name, value) != ("limit", None):
@@ -85,11 +171,12 @@ class GaussianRamps:
     def step(self) -> None:
         self.count += 1
         epoch, p = self.count // self.steps_per_epoch, self.preset
-        down = gaussian_ramp_down(epoch, p.epochs, p.ramp_down)
+        up, down = p.ramp_up * p.epochs, p.ramp_down * p.epochs
+        falling = gaussian_ramp_down(epoch, p.epochs, down)
         for group in self.optimizer.param_groups:
             base = group.setdefault("initial_lr", group["lr"])
-            group["lr"] = base * gaussian_ramp_up(epoch, p.ramp_up) * down
-            momentum = adam_beta1(epoch, start=p.momentum, epochs=p.epochs, down=p.ramp_down)
+            group["lr"] = base * gaussian_ramp_up(epoch, up) * falling
+            momentum = adam_beta1(epoch, start=p.momentum, epochs=p.epochs, down=down)
             if "betas" in group:
                 group["betas"] = (momentum, group["betas"][1])
             else:
@@ -103,9 +190,9 @@ class GaussianRamps:
         self.step()
 
 
-def make_optimizer(method: Method, preset: Preset) -> torch.optim.Optimizer:
-    """Adam or SGD over ``method.parameter_groups()``; a group may carry its own learning rate."""
-    groups = method.parameter_groups()
+def make_optimizer(groups: Iterable[dict[str, Any]], preset: Preset) -> torch.optim.Optimizer:
+    """Adam or SGD over parameter groups (`Method.parameter_groups`); a group may carry its own learning rate."""
+    groups = list(groups)
     if preset.optimizer == "adam":
         return torch.optim.Adam(groups, lr=preset.lr, betas=(preset.momentum, 0.999), weight_decay=preset.weight_decay)
     options = {"weight_decay": preset.weight_decay, "nesterov": preset.nesterov}

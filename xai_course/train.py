@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from .data.batch import ArrayData, Batch, Dataset, fingerprint
 from .data.files import write_atomically
-from .methods.base import Clock, Method
-from .preset import Preset, make_optimizer, make_schedule
+from .methods.base import Method
+from .preset import Clock, Preset, make_optimizer, make_schedule
 
 Augment = Callable[[Batch, torch.Generator], Batch]
 
@@ -100,7 +100,7 @@ class _Run:
             raise ValueError(f"batch_size must be a multiple of the {world} processes, got {preset.batch_size}")
         first = epoch_order(length, preset.batch_size, seed, 0)
         self.steps, self.signature = len(first), self.describe(self.data.__getitems__(first[0]))
-        self.optimizer = make_optimizer(method, preset)
+        self.optimizer = make_optimizer(method.parameter_groups(), preset)
         self.schedule = make_schedule(self.optimizer, preset, self.steps)
         self.average = _averaged(method, preset.ema)
         self.generator = torch.Generator(device).manual_seed(seed + 1 + self.engine.process_index)

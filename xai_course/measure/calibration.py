@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Splits, batches
-from .localisation import evaluating
+from ..nets.modes import device_of, evaluating
 
 
 def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
@@ -44,7 +44,7 @@ def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int = 15
 def calibration(method, splits: Splits, *, bins: int = 15) -> dict[str, float]:
     """``ece`` on the test split, ``confidence``: mean probability of the predicted class. Single-label data."""
     confidence, right = [], []
-    device = next(method.parameters()).device
+    device = device_of(method)
     with evaluating(method):
         for batch in batches(splits.test, 256, device):
             best = method.logits(batch.images).float().softmax(1).max(1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import batches
-from .localisation import evaluating
+from ..nets.modes import device_of, evaluating
 
 SAMPLE = 2000  # images whose pairwise angles are measured: 2000^2 angles are 32 MB in float64
 
@@ -29,7 +29,7 @@ class Features(NamedTuple):
 def deep_features(method, data, *, size: int = 256) -> Features:
     """What ``method.net.embed`` and its head say of every image, in eval mode; the modes are put back afterwards."""
     net = method.net
-    device = next(net.parameters()).device
+    device = device_of(net)
     with evaluating(method):
         parts = [(net.embed(b.images).float(), b.labels) for b in batches(data, size, device)]
         features = torch.cat([p[0] for p in parts])

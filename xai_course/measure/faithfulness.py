@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.batch import Splits, batches
-from .localisation import evaluating
+from ..nets.modes import device_of, evaluating
 from .trivial import TRIVIAL
 
 
@@ -46,7 +46,7 @@ def deletion(
     ``_mask``, the true object as the map. A network that never needed the object keeps its score when that is deleted,
     whatever its maps look like.
     """
-    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    device = device_of(method)
     batch = next(iter(batches(splits.test, images, device)))
     with evaluating(method), torch.no_grad():
         classes = method.logits(batch.images).argmax(1)

@@ -9,15 +9,15 @@ evidence for the class and are cut; NaN and infinity are refused (ValueError). N
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.batch import Dataset, Splits, batches
-from ..maps import grad_cam, normalise
+from ..maps import enlarge, grad_cam, normalise
+from ..nets.modes import device_of, evaluating
 from .trivial import TRIVIAL
 
 LEVELS = tuple(i / 20 for i in range(1, 20))  # thresholds on a map divided by its maximum
@@ -133,23 +133,6 @@ class Looked(NamedTuple):
     maps: Tensor
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; every submodule's own mode afterwards."""
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where the module's parameters are; the CPU for one without."""
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
-
-
 def look(method, data: Dataset, *, classes: str = "predicted", size: int = 256) -> Iterator[Looked]:
     """Logits and maps of a whole data set, batch by batch, in eval mode, on the method's own device.
 
@@ -221,8 +204,7 @@ def energy_by_layer(method, splits: Splits, layers: Sequence[str]) -> dict[str, 
                 continue
             classes = method.logits(batch.images).argmax(1)
             for values, maps in zip(shares.values(), grad_cam(method.net, batch.images, classes, layers).maps):
-                large = F.interpolate(maps.unsqueeze(1), batch.images.shape[-2:], mode="bilinear", align_corners=False)
-                values.append(energy_in_mask(large[:, 0], batch.masks))
+                values.append(energy_in_mask(enlarge(maps, batch.images.shape[-2:]), batch.masks))
     return {name: float(torch.cat(values).nanmean()) for name, values in shares.items() if values}
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Splits, batches
-from .localisation import evaluating
+from ..nets.modes import device_of, evaluating
 
 
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def precision_recall_f1(predicted: Tensor, targets: Tensor) -> dict[str, float]:
 
 def multilabel_scores(method, splits: Splits) -> dict[str, float]:
     """`mean_average_precision` and `precision_recall_f1` at probability 0.5 (logit 0) on the test split."""
-    parts = batches(splits.test, device=next(method.parameters()).device)
+    parts = batches(splits.test, device=device_of(method))
     with evaluating(method), torch.no_grad():
         logits, targets = (torch.cat(t) for t in zip(*((method.logits(b.images).float(), b.labels) for b in parts)))
     return {"mAP": mean_average_precision(logits, targets), **precision_recall_f1(logits > 0, targets)}

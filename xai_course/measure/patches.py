@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data.batch import Batch, Dataset, Splits, batches
 from ..data.boxes import masks_to_boxes
-from .localisation import evaluating
+from ..nets.modes import device_of, evaluating
 
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 """Thresholds tried on the validation split, in units of the mean weight 1/M."""
@@ -183,7 +183,7 @@ def look_at_patches(method, data: Dataset, *, geometry: str = "nominal", size: i
     Raises:
         ValueError: the data set has neither boxes nor masks.
     """
-    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    device = device_of(method)
     parts, objects, image_size = [], [], (0, 0)
     with evaluating(method), torch.no_grad():
         for batch in batches(data, size, device):

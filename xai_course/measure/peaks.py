@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..data.batch import Splits, batches
 from ..maps import class_activation_map, gap_head
-from .localisation import evaluating
+from ..nets.modes import evaluating
 
 
 @torch.no_grad()

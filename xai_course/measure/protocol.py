@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Splits, batches
+from ..nets.modes import device_of, evaluating
 from .faithfulness import deletion_auc, insertion_auc
 from .localisation import (
     LEVELS,
     accuracy,
     box_accuracy,
-    device_of,
     energy_in_mask,
-    evaluating,
     iou_at,
     look,
     pointing_game,

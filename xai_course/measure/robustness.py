@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Dataset, Splits, batches
 from ..maps import trackable
-from .localisation import evaluating
+from ..nets.modes import device_of, evaluating
 
 Scores = Callable[[Tensor], Tensor]
 
@@ -108,7 +108,7 @@ def clean_accuracy(method, splits: Splits) -> dict[str, float]:
     """Top-1 and top-5 accuracy on the test split, top-1 on the validation split, mean confidence of the prediction."""
     right, top5, confidence = [], [], []
     with evaluating(method), torch.no_grad():
-        for batch in batches(splits.test, device=_device(method)):
+        for batch in batches(splits.test, device=device_of(method)):
             probabilities = method.logits(batch.images).softmax(dim=1)
             best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
             hits = best.indices == batch.labels[:, None]
@@ -166,7 +166,7 @@ def transfer_accuracy(
     Args:
         source: gives the other network, trained on the same splits.
     """
-    other = source(splits).to(_device(method)).eval()
+    other = source(splits).to(device_of(method)).eval()
     attacks = {f"transfer_{e:g}": (lambda _, images, labels, e=e: fgsm(other, images, labels, e)) for e in epsilons}
     return {name: accuracy_under(method, splits.test, attack, limit) for name, attack in attacks.items()}
 
@@ -180,7 +180,7 @@ def memorised(method, splits: Splits, *, limit: int | None = None) -> dict[str, 
     """
     hits = []
     with evaluating(method), torch.no_grad():
-        for batch in batches(splits.train, device=_device(method)):
+        for batch in batches(splits.train, device=device_of(method)):
             wrong = splits.train.corrupted[batch.index.cpu()] & (batch.index.cpu() < (limit or len(splits.train)))
             hits.append((method.logits(batch.images).argmax(dim=1) == batch.labels).cpu()[wrong])
     found = torch.cat(hits).float()
@@ -193,7 +193,7 @@ def accuracy_under(
     """Share of the first ``limit`` images (None: all) still right after ``attack(scores, images, labels)``."""
     right, count = 0, 0
     with evaluating(method):
-        for batch in batches(data, device=_device(method)):
+        for batch in batches(data, device=device_of(method)):
             keep = len(batch.labels) if limit is None else min(len(batch.labels), limit - count)
             if keep < 1:
                 break
@@ -205,10 +205,6 @@ def accuracy_under(
     if not count:
         raise ValueError("data must hold at least one image within limit, got none")
     return right / count
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
 def _check_epsilon(epsilon: float) -> None:

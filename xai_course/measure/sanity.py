@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import ArrayData, Batch
-from .localisation import evaluating
+from ..nets.modes import evaluating
 
 
 def cascade(net: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch, Dataset, Splits, batches
-from .localisation import device_of, evaluating
+from ..nets.modes import device_of, evaluating
 
 
 def _pair(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

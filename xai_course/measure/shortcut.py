@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.batch import Dataset, Splits, batches
-from ..maps import grad_cam, unit_mass
-from .localisation import accuracy, evaluating
+from ..maps import enlarge, grad_cam, unit_mass
+from ..nets.modes import device_of, evaluating
+from .localisation import accuracy
 
 
 def outside_shares(method, data: Dataset, layers: Sequence[str], size: int = 256) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,14 +29,14 @@ def outside_shares(method, data: Dataset, layers: Sequence[str], size: int = 256
         absolute pixel gradient of the logit outside the mask, scalar.
     """
     masses, gone, pixels = [], [], []
-    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    device = device_of(method)
     with evaluating(method):
         for batch in batches(data, size, device):
             images = batch.images.clone().requires_grad_()
             maps, logits = grad_cam(method.net, images, batch.labels, layers, create_graph=True)
             (slope,) = torch.autograd.grad(logits.gather(1, batch.labels[:, None]).sum(), images)
             away = (~batch.masks).float()
-            units = [unit_mass(_enlarged(m.detach(), away.shape[1:])) for m in maps]
+            units = [unit_mass(enlarge(m.detach(), away.shape[1:])) for m in maps]
             masses.append(torch.stack([(u.maps * away).sum(dim=(1, 2)) for u in units], 1))
             gone.append(torch.stack([u.dead for u in units], 1))
             pixels.append((unit_mass(slope.abs().sum(1)).maps * away).sum(dim=(1, 2)))
@@ -68,7 +68,3 @@ def shortcut(method, splits: Splits, *, layers: Sequence[str]) -> dict[str, floa
     for name, m, d in zip(layers, mass.tolist(), dead.tolist()):
         result |= {f"outside_{name}": m, f"dead_{name}": d}
     return result | {"outside_pixels": float(pixels)}
-
-
-def _enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(maps.unsqueeze(1), tuple(size), mode="bilinear", align_corners=False).squeeze(1)

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..maps import normalise
+from ..maps import enlarge, normalise
 from ..nets.abn import AttentionBranchNetwork
-from .base import Clock, Losses, Method, classification_loss
+from ..preset import Clock
+from .base import Losses, Method, classification_loss
 from .reff import check_relevant, own_masks
 
 
@@ -80,5 +81,4 @@ class ABN(Method):
     @torch.no_grad()
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """The attention map, the same for every class: ``[B, H, W]`` in [0, 1]."""
-        drawn = self.net.attend(images).map.unsqueeze(1)
-        return normalise(F.interpolate(drawn, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0])
+        return normalise(enlarge(self.net.attend(images).map, images.shape[-2:]))

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
-from .base import Clock, Losses, Method, classification_loss
-from .ramps import gaussian_ramp_up
+from ..preset import Clock, gaussian_ramp_up
+from .base import Losses, Method, classification_loss
 
 SHORTEST = 1e-6  # a shorter feature vector has no direction worth normalising: its gradient would grow as 1 / length
 
@@ -348,7 +348,7 @@ class PairMethod(Method):
         pairs = self.pair_loss(features, classes)
         dead = (features.detach().norm(dim=1) < SHORTEST).sum().float()
         yield {
-            "cross_entropy": answer,
+            "classification": answer,
             self.name: pairs,
             "zero_features": dead,
             "total": answer + self.weight(clock) * pairs,

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Batch, batches
-from ..maps import class_activation_map, gap_head, normalise
+from ..maps import class_activation_map, enlarge, gap_head, normalise
+from ..nets.modes import evaluating
+from ..preset import Clock
 
 Losses = dict[str, Tensor]
-
-
-class Clock(NamedTuple):
-    """Where training stands, for ramps: ``epoch`` in [0, epochs), ``step`` counts all optimiser steps so far."""
-
-    epoch: int = 0
-    step: int = 0
-    epochs: int = 1
-    steps_per_epoch: int = 1
-
-    @property
-    def progress(self) -> float:
-        """Share of all steps already done, in [0, 1)."""
-        return self.step / max(1, self.epochs * self.steps_per_epoch)
 
 
 class Method(nn.Module):
@@ -57,8 +44,8 @@ class Method(nn.Module):
         Default: the class activation map of the GAP + linear head, negative evidence cut, divided by its maximum.
         """
         head = gap_head(self.net)
-        maps = class_activation_map(self.net.features(images), head.weight, classes=classes.unsqueeze(1))
-        return normalise(F.interpolate(maps.relu(), images.shape[-2:], mode="bilinear", align_corners=False)[:, 0])
+        maps = class_activation_map(self.net.features(images), head.weight, classes=classes)
+        return normalise(enlarge(maps.relu(), images.shape[-2:]))
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -98,11 +85,6 @@ class CrossEntropy(Method):
 @torch.no_grad()
 def predict(method: Method, data, *, size: int = 256, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Logits ``[N, K]`` and labels of a whole data set, in eval mode, on the CPU. Train/eval mode is put back."""
-    modes = {m: m.training for m in method.modules()}
-    method.eval()
-    try:
+    with evaluating(method):
         pairs = [(method.logits(b.images).float().cpu(), b.labels.cpu()) for b in batches(data, size, device)]
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..maps import class_activation_map, gap_head, normalise
-from .base import Clock, Losses, Method
+from ..maps import class_activation_map, enlarge, gap_head, normalise
+from ..preset import Clock
+from .base import Losses, Method
 from .hnc import HNC
 
 # --- losses on logits [B, n] and labels [B] int64: scalar means -------------------------------------------------------
@@ -128,7 +129,7 @@ class ConfidencePenalty(Method):
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         logits = self.net(batch.images)
         answer, penalty = F.cross_entropy(logits, batch.labels), negative_entropy(logits)
-        yield {"cross_entropy": answer, "negative_entropy": penalty, "total": answer + self.balance * penalty}
+        yield {"classification": answer, "negative_entropy": penalty, "total": answer + self.balance * penalty}
 
 
 class Center(Method):
@@ -145,7 +146,7 @@ class Center(Method):
         answer = F.cross_entropy(self.net.head(embeddings), batch.labels)
         spread = center_loss(embeddings, batch.labels, self.centers.clone())
         move_centers(self.centers, embeddings.detach(), batch.labels, self.rate)
-        yield {"cross_entropy": answer, "center": spread, "total": answer + self.balance * spread}
+        yield {"classification": answer, "center": spread, "total": answer + self.balance * spread}
 
 
 class LargeMarginGaussian(Method):
@@ -171,7 +172,7 @@ class LargeMarginGaussian(Method):
         own = F.one_hot(batch.labels, logits.shape[1])
         answer = F.cross_entropy(logits * (1 + self.margin * own), batch.labels)
         likelihood = -logits.gather(1, batch.labels[:, None]).mean()
-        yield {"cross_entropy": answer, "likelihood": likelihood, "total": answer + self.balance * likelihood}
+        yield {"classification": answer, "likelihood": likelihood, "total": answer + self.balance * likelihood}
 
 
 ANGULAR = {"a_softmax": "SphereFaceLoss", "lmc": "CosFaceLoss", "aam": "ArcFaceLoss"}
@@ -208,8 +209,8 @@ class AngularMargin(Method):
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         weight = F.normalize(self.margin_loss.W.T, dim=1)
-        maps = class_activation_map(self.net.features(images), weight, classes=classes[:, None]).relu()
-        return normalise(F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0])
+        maps = class_activation_map(self.net.features(images), weight, classes=classes).relu()
+        return normalise(enlarge(maps, images.shape[-2:]))
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         yield {"total": self.margin_loss(self.net.embed(batch.images), batch.labels)}

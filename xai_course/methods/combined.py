@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from .base import Clock, Losses, Method
+from ..preset import Clock
+from .base import Losses, Method
 from .reff import ReFF
 
 STRENGTHS = ("balance", "label_smoothing")

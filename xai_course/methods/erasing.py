@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Dataset, Splits, batches
-from ..measure.localisation import device_of, evaluating
 from ..measure.segmentation import f1_background, f1_foreground, thresholded
+from ..nets.modes import device_of, evaluating
 from ..nets.role_norm import RoleNorm
 from .base import wide
 

@@ -17,7 +17,9 @@ from torch.autograd.function import once_differentiable
 
 from ..data.batch import Batch, Dataset, batches
 from ..maps import check_classes, check_linear, class_activation_map, gap_head
-from .base import Clock, Losses, Method, classification_loss, wide
+from ..nets.modes import evaluating
+from ..preset import Clock
+from .base import Losses, Method, classification_loss, wide
 
 REDUCTIONS = ("sum", "mean")
 
@@ -325,14 +327,9 @@ def check_gap_linear(net: nn.Module, images: Tensor, tolerance: float = 1e-3) ->
         ValueError: they differ by more than ``tolerance`` of the largest logit: the maps of Eq. 1 do not average to the
             logits of this network.
     """
-    head, modes = gap_head(net), {m: m.training for m in net.modules()}
-    net.eval()
-    try:
-        with torch.autocast(images.device.type, enabled=False):
-            logits, pooled = net(images), head(net.features(images).mean(dim=(2, 3)))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    head = gap_head(net)
+    with evaluating(net), torch.autocast(images.device.type, enabled=False):
+        logits, pooled = net(images), head(net.features(images).mean(dim=(2, 3)))
     if logits.shape != pooled.shape or not (logits - pooled).abs().max() <= tolerance * logits.abs().max():
         raise ValueError(
             f"net must be global average pooling and one linear layer: {type(net).__name__} returns other logits than "

@@ -16,7 +16,7 @@ from .base import wide
 from .patch_losses import Attended, PatchMethod
 
 NORMS = ("l2", "relu", "softplus", "centred")
-OFFICIAL = {"cut_by": "map", "ramp_k": 5.0, "zero_first": True}
+OFFICIAL = {"cut_by": "map", "ramp_steepness": 5.0, "zero_first": True}
 """Arguments of `LossAttention` as in the released convolutional code (its capsules share the ramp, not the cut)."""
 
 
@@ -157,7 +157,7 @@ class LossAttention(PatchMethod):
     Args:
         net: `PatchNet` (patch logits ``[B, M, K]``) or `CapsuleNet` (``[B, C, M, K]``).
         cutoff: :math:`\xi` in [0, 1].
-        gamma_max: :math:`\gamma_{max}`; further keywords of `PatchMethod` (`OFFICIAL` holds the official code's).
+        balance: :math:`\gamma_{max}`; further keywords of `PatchMethod` (`OFFICIAL` holds the official code's).
         norm: see `patch_lengths`.
         cut_by: "patches" (:math:`\xi/M`, the paper) or "map" (the official convolutional code, 28 times weaker).
         patch_logits: a capsule network's patch logits: "sum" over capsules (official code) or "attended",
@@ -172,13 +172,13 @@ class LossAttention(PatchMethod):
         net: nn.Module,
         *,
         cutoff: float = 0.1,
-        gamma_max: float = 0.1,
+        balance: float = 0.1,
         norm: str = "l2",
         cut_by: str = "patches",
         patch_logits: str = "sum",
         **keywords,
     ):
-        super().__init__(net, gamma_max=gamma_max, **keywords)
+        super().__init__(net, balance=balance, **keywords)
         if not 0 <= cutoff <= 1:
             raise ValueError(f"cutoff (xi) must lie in [0, 1], got {cutoff}")
         if cut_by not in ("patches", "map") or patch_logits not in ("sum", "attended") or norm not in NORMS:

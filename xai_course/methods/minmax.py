@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.batch import Batch, Splits, batches
-from ..measure.localisation import device_of, evaluating
+from ..nets.modes import device_of, evaluating
 from ..nets.wildcat import LocaliserClassifier
-from .base import Clock, Losses, Method, wide
+from ..preset import Clock
+from .base import Losses, Method, wide
 from .erasing import Erasing, Found, erase, frozen_statistics
 
 # --- Eq. 1-9: what the classifier must say --------------------------------------------------------------------------

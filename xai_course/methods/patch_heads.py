@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from .base import Clock, Losses, Method, wide
+from ..preset import Clock
+from .base import Losses, Method, wide
 from .patch_losses import Attended, PatchMethod
 
 
@@ -52,8 +53,8 @@ class AttentionScores(nn.Module):
 class AttentionPooling(PatchMethod):
     r"""Softmax attention over patches: :math:`\alpha = s(\text{scores})`, :math:`z = \sum_m\alpha_m p_m`.
 
-    The patch term of Eq. 9 is off (``gamma_max=0``): the paper gives these heads "the same training procedure" without
-    saying whether that includes the loss. ``gamma_max=0.1`` is the other reading. A patch counts as selected when its
+    The patch term of Eq. 9 is off (``balance=0``): the paper gives these heads "the same training procedure" without
+    saying whether that includes the loss. ``balance=0.1`` is the other reading. A patch counts as selected when its
     weight exceeds :math:`\xi/M` with :math:`\xi` = 0.1 (Sec. V-D).
 
     Args:

@@ -7,7 +7,6 @@ business of `loss_attention` and `patch_heads`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import exp
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..maps import normalise
-from .base import Clock, Losses, Method, wide
+from ..preset import Clock, gaussian_ramp_up
+from .base import Losses, Method, wide
 
 
 def image_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -113,23 +113,6 @@ def patch_loss(weights: Tensor, logits: Tensor, labels: Tensor, *, detach: bool 
     return ((weights.detach() if detach else weights) * each).sum(1).mean()
 
 
-def ramp(epoch: float, length: float = 80, *, k: float = 1.0, zero_first: bool = False) -> float:
-    r"""Weight of the patch term over training, :math:`\gamma(\tau)/\gamma_{max} = e^{-k(1-T)^2}` (Sec. V-A).
-
-    Args:
-        epoch: :math:`\tau \ge 0`, counted from 0; T rises linearly from 0 to 1 at ``length`` (0: no ramp).
-        k: 1 as printed (starts at 0.368); the official code has 5 (0.0067) and, with ``zero_first``, 0 in epoch 0.
-
-    Raises:
-        ValueError: a negative argument.
-    """
-    if epoch < 0 or length < 0 or k < 0:
-        raise ValueError(f"epoch, length and k must not be negative, got {epoch}, {length}, {k}")
-    if zero_first and epoch == 0:
-        return 0.0
-    return 1.0 if epoch >= length else exp(-k * (1 - epoch / length) ** 2)
-
-
 class Attended(NamedTuple):
     """One look at a batch: image logits ``[B, K]``, weights ``[B, M]`` that sum to 1, patch logits ``[B, M, K]``."""
 
@@ -143,31 +126,32 @@ class PatchMethod(Method):
 
     Args:
         net: has ``patch_logits(images)`` and ``paint``: `nets.patch_nets.PatchNet` or `nets.capsules.CapsuleNet`.
-        gamma_max: :math:`\gamma_{max} \ge 0`; 0 leaves the patch term out, as the compared heads do.
-        ramp_epochs: epochs until gamma is full; None means 40 % of all epochs, the paper's 80 of 200.
-        ramp_k, zero_first: see `ramp`.
+        balance: :math:`\gamma_{max} \ge 0`; 0 leaves the patch term out, as the compared heads do.
+        ramp: share of the run until gamma is full, the paper's 80 of 200 epochs; 0 switches the ramp off.
+        ramp_steepness: 1 as printed (Sec. V-A: gamma starts at 0.368 of its maximum); the official code has 5 (0.0067)
+            and, with ``zero_first``, 0 in epoch 0.
         detach_alpha: no gradient from the patch term into the weights.
         select_above: :math:`\xi`; a patch counts as selected when its weight exceeds ``select_above / M``.
 
     Raises:
-        ValueError: a negative ``gamma_max``.
+        ValueError: a negative ``balance``.
     """
 
     def __init__(
         self,
         net: nn.Module,
         *,
-        gamma_max: float = 0.0,
-        ramp_epochs: float | None = 80,
-        ramp_k: float = 1.0,
+        balance: float = 0.0,
+        ramp: float = 80 / 200,
+        ramp_steepness: float = 1.0,
         zero_first: bool = False,
         detach_alpha: bool = False,
         select_above: float = 0.0,
     ):
         super().__init__(net)
-        if not gamma_max >= 0:
-            raise ValueError(f"gamma_max must not be negative, got {gamma_max}")
-        self.gamma_max, self.ramp_epochs, self.ramp_k, self.zero_first = gamma_max, ramp_epochs, ramp_k, zero_first
+        if not (balance >= 0 and 0 <= ramp <= 1):
+            raise ValueError(f"balance must not be negative and ramp lie in [0, 1], got {balance} and {ramp}")
+        self.balance, self.ramp, self.ramp_steepness, self.zero_first = balance, ramp, ramp_steepness, zero_first
         self.detach_alpha, self.select_above = detach_alpha, select_above
 
     def attend(self, images: Tensor) -> Attended:
@@ -175,17 +159,18 @@ class PatchMethod(Method):
 
     def gamma(self, clock: Clock) -> float:
         r""":math:`\gamma(\tau)` in the clock's epoch."""
-        length = 0.4 * clock.epochs if self.ramp_epochs is None else self.ramp_epochs
-        return self.gamma_max * ramp(clock.epoch, length, k=self.ramp_k, zero_first=self.zero_first)
+        if self.zero_first and clock.epoch == 0:
+            return 0.0
+        return self.balance * gaussian_ramp_up(clock.epoch, self.ramp * clock.epochs, self.ramp_steepness)
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         seen = self.attend(batch.images)
         image = image_loss(seen.image, batch.labels)
-        if not self.gamma_max:
-            yield {"image": image, "total": image}
+        if not self.balance:
+            yield {"classification": image, "total": image}
             return
         patches = patch_loss(seen.weights, seen.patches, batch.labels, detach=self.detach_alpha)
-        yield {"image": image, "patches": patches, "total": image + self.gamma(clock) * patches}
+        yield {"classification": image, "patches": patches, "total": image + self.gamma(clock) * patches}
 
     def logits(self, images: Tensor) -> Tensor:
         return self.attend(images).image

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..data.batch import Batch
-from ..maps import BATCH_NORM, GradCam, grad_cam, normalise, unit_mass
-from .base import Clock, Losses, Method, classification_loss
+from ..maps import BATCH_NORM, GradCam, enlarge, grad_cam, normalise, unit_mass
+from ..preset import Clock
+from .base import Losses, Method, classification_loss
 
 PAPER_WEIGHTS = (15.0, 60.0, 250.0, 1000.0)  # Section 4.2, ResNet-50's layer1..layer4 at 224 pixels
 
@@ -30,7 +30,7 @@ class Focus(NamedTuple):
     dead: Tensor
 
 
-def shares(maps: Tensor, size: Sequence[int], interpolation: str = "bilinear") -> tuple[Tensor, Tensor]:
+def shares(maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     r"""Normalised explanations :math:`I'_l = I_l / \|I_l\|_1` at the size of the annotation (Section 3.1).
 
     Resized first, divided afterwards: only then does each map sum to one over the annotation's pixels.
@@ -38,16 +38,13 @@ def shares(maps: Tensor, size: Sequence[int], interpolation: str = "bilinear") -
     Args:
         maps: ``[B, h, w]`` >= 0, any float dtype; computed in float32 at least (:math:`I'^2` underflows in half).
         size: ``(H, W)`` of the annotation.
-        interpolation: "bilinear" (the paper) or "nearest".
 
     Returns:
         ``[B, H, W]`` that sum to 1 each, and ``[B]`` bool: True for a dead (all-zero) map, whose shares are zero with
         zero gradient instead of 0/0.
     """
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    options = {"align_corners": False} if interpolation == "bilinear" else {}
-    full = F.interpolate(maps.unsqueeze(1), tuple(size), mode=interpolation, **options).squeeze(1)
-    unit = unit_mass(full)
+    unit = unit_mass(enlarge(maps, size))
     return unit.maps, unit.dead
 
 
@@ -78,20 +75,20 @@ def matching_l2(shares: Tensor, relevant: Tensor) -> Tensor:
 
 PENALTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "outside": outside_norm,
-    "mass": outside_mass,
+    "energy": outside_mass,
     "l1": matching_l1,
     "l2": matching_l2,
 }
 
 
 def layer_weights(maps: Sequence[Tensor], size: Sequence[int], penalty: str = "outside") -> list[float]:
-    r"""Default :math:`w_l`, one for each layer: the squared stride :math:`HW / (h_l w_l)`, and 1 for the linear mass.
+    r"""Default :math:`w_l`, one for each layer: the squared stride :math:`HW / (h_l w_l)`, and 1 for the Energy loss.
 
     Nearest upsampling spreads each cell's share over stride² pixels and so divides the squared norm by stride²; the
     weight undoes exactly this. The paper's grid-searched (15, 60, 250, 1000) are (4, 8, 16, 32)² rounded. The mass does
     not depend on the resolution.
     """
-    return [1.0 if penalty == "mass" else size[0] * size[1] / (m.shape[1] * m.shape[2]) for m in maps]
+    return [1.0 if penalty == "energy" else size[0] * size[1] / (m.shape[1] * m.shape[2]) for m in maps]
 
 
 def focusing_loss(
@@ -105,7 +102,7 @@ def focusing_loss(
         maps: one ``[B, h_l, w_l]`` per layer, non-negative Grad-CAMs that still carry their graph.
         relevant: ``[B, H, W]`` in [0, 1], 1 where the network may look; soft values are allowed.
         weights: one :math:`w_l` per layer; None for `layer_weights`.
-        penalty: "outside" (the paper), "mass" (linear, ours), "l1" or "l2" (supplement B).
+        penalty: "outside" (the paper), "energy" (linear, ours), "l1" or "l2" (supplement B).
 
     Returns:
         A scalar >= 0, mean over the batch; the unweighted per-layer terms; per layer the share of dead maps, which cost
@@ -170,10 +167,10 @@ class ReFF(Method):
         layers: names of the modules whose outputs are explained, low to high.
         weights: :math:`w_l`; None for squared strides (`layer_weights`), the paper's own as `PAPER_WEIGHTS`.
         balance: :math:`\lambda`.
-        penalty: "outside" (the paper), "mass", "l1", "l2".
+        penalty: "outside" (the paper), "energy", "l1", "l2".
         annotations: ``batch -> [B, H, W]`` in [0, 1]; default the data set's masks, `MixedAnnotations` for Algorithm 1.
-        ramp_epochs: :math:`\lambda` rises linearly from 0 over these epochs; 0 switches the ramp off. A ramp lets the
-            shortcut be learned first.
+        ramp: :math:`\lambda` rises linearly from 0 over this share of the run; 0 switches the ramp off. A ramp lets
+            the shortcut be learned first.
         batch_norm: "keep" explains the training forward (BatchNorm then mixes the samples of a batch into each other's
             maps); "frozen" explains a second forward with running statistics, exact per sample and dearer.
 
@@ -190,13 +187,13 @@ class ReFF(Method):
         balance: float = 1.0,
         penalty: str = "outside",
         annotations: Callable[[Batch], Tensor] = own_masks,
-        ramp_epochs: float = 0.0,
+        ramp: float = 0.0,
         batch_norm: str = "keep",
     ):
         super().__init__(net)
-        check_options(net, layers, weights, balance, penalty, ramp_epochs, batch_norm)
+        check_options(net, layers, weights, balance, penalty, ramp, batch_norm)
         self.layers, self.weights, self.balance, self.penalty = tuple(layers), weights, balance, penalty
-        self.annotations, self.ramp_epochs, self.batch_norm = annotations, ramp_epochs, batch_norm
+        self.annotations, self.ramp, self.batch_norm = annotations, ramp, batch_norm
 
     def focus(self, batch: Batch) -> tuple[Focus, Tensor]:
         """The focusing loss of a batch and the logits ``[B, K]`` of the training forward.
@@ -232,10 +229,8 @@ class ReFF(Method):
 
     def current_balance(self, clock: Clock) -> float:
         """:math:`\\lambda` at this step: the ramp, then constant."""
-        if not self.ramp_epochs:
-            return self.balance
-        done = (clock.step + 1) / clock.steps_per_epoch
-        return self.balance * min(1.0, done / self.ramp_epochs)
+        done = (clock.step + 1) / (clock.epochs * clock.steps_per_epoch)
+        return self.balance * (min(1.0, done / self.ramp) if self.ramp else 1.0)
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         focus, logits = self.focus(batch)
@@ -249,11 +244,10 @@ class ReFF(Method):
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """Grad-CAM of the last named layer for ``classes [B]``: ``[B, H, W]`` in [0, 1]."""
         maps, _ = grad_cam(self.net, images, classes, self.layers[-1:])
-        full = F.interpolate(maps[0].unsqueeze(1), images.shape[-2:], mode="bilinear", align_corners=False)
-        return normalise(full[:, 0])
+        return normalise(enlarge(maps[0], images.shape[-2:]))
 
 
-def check_options(net, layers, weights, balance, penalty, ramp_epochs, batch_norm) -> None:
+def check_options(net, layers, weights, balance, penalty, ramp, batch_norm) -> None:
     """Raises ValueError naming the first option of `ReFF` that is out of range."""
     inner = net.module if isinstance(net, nn.parallel.DistributedDataParallel) else net
     valid = [name for name, _ in inner.named_modules() if name]
@@ -262,8 +256,8 @@ def check_options(net, layers, weights, balance, penalty, ramp_epochs, batch_nor
         raise ValueError(f"layers must name modules of the network ({', '.join(valid)}), got {list(layers)}")
     if weights is not None and (len(weights) != len(layers) or min(weights) < 0):
         raise ValueError(f"weights must hold {len(layers)} numbers >= 0, one per layer, got {tuple(weights)}")
-    if not (balance >= 0 and ramp_epochs >= 0):
-        raise ValueError(f"balance and ramp_epochs must be >= 0, got {balance} and {ramp_epochs}")
+    if not (balance >= 0 and 0 <= ramp <= 1):
+        raise ValueError(f"balance must be >= 0 and ramp lie in [0, 1], got {balance} and {ramp}")
     if penalty not in PENALTIES:
         raise ValueError(f"penalty must be one of {sorted(PENALTIES)}, got {penalty!r}")
     if batch_norm not in BATCH_NORM:

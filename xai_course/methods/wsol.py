@@ -12,7 +12,8 @@ from ..data.batch import Batch
 from ..measure.segmentation import trivial_masks
 from ..nets.unet import UNet
 from ..nets.wildcat import Localiser
-from .base import Clock, Losses, Method
+from ..preset import Clock
+from .base import Losses, Method
 from .minmax import decided_loss, rescaled, scaled, upsample
 
 

@@ -18,7 +18,7 @@ from ..measure.localisation import accuracy, localisation
 from ..methods.amc import AmcLoss, EuclideanContrastive
 from ..methods.base import CrossEntropy
 from ..nets.convnets import GapClassifier, amc_figure_net, amc_net, small_cnn
-from ..train import Preset
+from ..preset import Preset
 from .experiment import Experiment
 
 CE = ("Cross-entropy", CrossEntropy)
@@ -58,7 +58,6 @@ SEEN = ("accuracy", "homogeneity", "completeness", "angle_within", "angle_betwee
 
 def ramped(epochs: int, up: float, down: float, batch_size: int = 128, **more) -> Preset:
     """Adam, peak learning rate 0.003, Gaussian ramps over the shares ``up`` and ``down`` of the epochs."""
-    up, down = round(up * epochs, 2), round(down * epochs, 2)
     return Preset(epochs, batch_size, lr=0.003, schedule="gaussian_ramps", ramp_up=up, ramp_down=down, **more)
 
 

@@ -20,7 +20,7 @@ from ..measure.protocol import controls, cost, explanations, perturbation, rando
 from ..measure.robustness import fgsm_accuracy, memorised, pgd_accuracy
 from ..measure.sanity import shuffled_labels
 from ..methods.amc import AmcLoss
-from ..methods.base import Clock, CrossEntropy
+from ..methods.base import CrossEntropy
 from ..methods.combined import Combined, Focused
 from ..methods.erasing import Erasing
 from ..methods.hnc import HNC
@@ -33,7 +33,7 @@ from ..nets.convnets import GapClassifier, small_cnn
 from ..nets.patch_nets import patch_net
 from ..nets.role_norm import norms_by_role
 from ..nets.wildcat import Localiser, LocaliserClassifier, minmax_head, small_trunk
-from ..train import Preset
+from ..preset import Clock, Preset
 
 SEEDS = (0, 1, 2, 3, 4)
 TUNING_SEED = 100
@@ -182,15 +182,15 @@ ROWS = {
     "hnc_mse": Row("HNC mse", small, partial(HNC, penalty="mse", keep_top=3), "balance", (0.1, 0.3, 1.0)),
     "hnc_kd": Row("HNC kd", small, partial(HNC, penalty="kd", keep_top=3), "balance", (0.1, 0.3, 1.0)),
     "reff": Row("ReFF", small, partial(ReFF, layers=LAYERS), "balance", (3.0, 6.0, 12.0)),
-    "mass": Row(
-        "ReFF, linear mass (ours)", small, partial(ReFF, layers=LAYERS, penalty="mass"), "balance", (0.1, 0.2, 0.4)
+    "energy": Row(
+        "Energy loss (Rao et al.)", small, partial(ReFF, layers=LAYERS, penalty="energy"), "balance", (0.1, 0.2, 0.4)
     ),
     "mean": Row("Patches, mean-pooling", patches, MeanPooling, twin="mean"),
     "loss_attention": Row(
         "Patches, Loss-Attention",
         patches,
-        partial(LossAttention, ramp_epochs=None),
-        "gamma_max",
+        partial(LossAttention),
+        "balance",
         (0.1, 0.3, 1.0),
         "mean",
     ),
@@ -206,12 +206,12 @@ ROWS = {
 }
 COMBINED = {
     "amc_hnc": ("AMC-Loss + HNC mse", ("amc", "hnc_mse")),
-    "hnc_mass": ("HNC mse + linear mass", ("hnc_mse", "mass")),
-    "smoothing_mass": ("Label smoothing + linear mass", ("smoothing", "mass")),
-    "loss_attention_mass": ("Loss-Attention + linear mass", ("loss_attention", "mass")),
+    "hnc_energy": ("HNC mse + Energy loss", ("hnc_mse", "energy")),
+    "smoothing_energy": ("Label smoothing + Energy loss", ("smoothing", "energy")),
+    "loss_attention_energy": ("Loss-Attention + Energy loss", ("loss_attention", "energy")),
 }
 SEVERAL_LABELS = ("ce", "hnc_mse", "hnc_kd", "mean", "loss_attention")  # the others are defined for one label each
-NEEDS_MASKS = ("reff", "mass", "hnc_mass", "smoothing_mass", "loss_attention_mass")
+NEEDS_MASKS = ("reff", "energy", "hnc_energy", "smoothing_energy", "loss_attention_energy")
 LABEL_NOISE = ("ce", "smoothing", "amc", "amc_w100", "hnc_mse", "hnc_kd", "amc_hnc", "mean", "loss_attention")
 
 
@@ -220,7 +220,7 @@ def rows_of(setting: str) -> tuple[str, ...]:
     if setting in ("noisy", "multi"):
         return LABEL_NOISE if setting == "noisy" else SEVERAL_LABELS
     if setting in ("shifted", "textures"):
-        return (*ROWS, "hnc_mass", "smoothing_mass", "loss_attention_mass")
+        return (*ROWS, "hnc_energy", "smoothing_energy", "loss_attention_energy")
     return tuple(key for key in ROWS if setting == "plain" or key not in (*NEEDS_MASKS, "minmax_shared"))
 
 
@@ -248,7 +248,7 @@ CHOSEN: dict[str, dict[str, float]] = {
         "hnc_mse": 0.1,
         "hnc_kd": 0.1,
         "reff": 3.0,
-        "mass": 0.2,
+        "energy": 0.2,
         "loss_attention": 0.3,
     },
     "shifted": {
@@ -258,7 +258,7 @@ CHOSEN: dict[str, dict[str, float]] = {
         "hnc_mse": 0.3,
         "hnc_kd": 0.3,
         "reff": 3.0,
-        "mass": 0.1,
+        "energy": 0.1,
         "loss_attention": 0.1,
     },
     "noisy": {"smoothing": 0.05, "amc": 0.5, "amc_w100": 0.02, "hnc_mse": 1.0, "hnc_kd": 1.0, "loss_attention": 1.0},

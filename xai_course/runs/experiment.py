@@ -20,7 +20,8 @@ from .. import train
 from ..data.batch import Splits, fingerprint
 from ..data.files import cache_folder, write_atomically
 from ..methods.base import Method
-from ..train import Preset, fit
+from ..preset import Preset
+from ..train import fit
 from . import records
 from .records import Metric, Record
 

@@ -32,7 +32,7 @@ from ..methods.classic import (
 from ..methods.hnc import HNC
 from ..nets.convnets import GapClassifier
 from ..nets.resnets import CIFAR, cifar_resnet, densenet_bc, resnext29
-from ..train import Preset
+from ..preset import Preset
 from .experiment import Experiment
 from .hnc_digits import DIGITS
 from .hnc_photos import PHOTOS

@@ -24,7 +24,8 @@ from ..methods.base import CrossEntropy
 from ..methods.classic import ConfidencePenalty
 from ..methods.hnc import HNC, positive_rate
 from ..nets.convnets import GapClassifier, small_cnn
-from ..train import Preset, fit
+from ..preset import Preset
+from ..train import fit
 from . import records
 from .experiment import Experiment
 

@@ -20,7 +20,7 @@ from ..methods.classic import AttentionConsistency, Center, LargeMarginGaussian,
 from ..methods.hnc import HNC, positive_rate
 from ..nets.convnets import GapClassifier
 from ..nets.resnets import torchvision_resnet
-from ..train import Preset
+from ..preset import Preset
 from .experiment import Experiment
 from .hnc_digits import weighted
 

@@ -23,7 +23,8 @@ from .. import colab, train
 from ..data.batch import Dataset, fingerprint
 from ..data.files import cache_folder
 from ..methods.base import Method
-from ..train import Augment, Preset
+from ..preset import Preset
+from ..train import Augment
 from . import records
 from .catalogue import experiments, find
 from .experiment import Experiment, run

@@ -9,9 +9,9 @@ from ..data.batch import Batch, Splits
 from ..data.textured_digits import textured_digits
 from ..measure.faithfulness import deletion
 from ..measure.localisation import accuracy, energy_by_layer, localisation
-from ..methods.base import Clock, CrossEntropy, Losses, Method
+from ..methods.base import CrossEntropy, Losses, Method
 from ..nets.convnets import GapClassifier, small_cnn
-from ..train import Preset
+from ..preset import Clock, Preset
 from .experiment import Experiment
 
 # Lighter digits than the default on calmer textures, so that both cues can be learnt in a minute on a CPU.

@@ -98,7 +98,7 @@ TABLE_5 = {  # COCO: mAP, precision, recall, F
     "routing": ("44.65 22.93 99.91 37.30", "48.19 22.92 99.99 37.31"),
     "capsule": ("55.60 23.72 80.11 36.60", "57.65 23.74 79.12 36.52"),
 }
-TABLE_6 = {  # gamma_max, xi; the AP of the rows with xi = 0 is that of the whole grid
+TABLE_6 = {  # balance, xi; the AP of the rows with xi = 0 is that of the whole grid
     (0.0, 0.1): ("61.51 55.37 82.27 29.18 43.08", "63.68 53.24 82.51 23.09 36.08"),
     (0.1, 0.0): ("62.15 52.26 82.03 30.91 44.90", "63.92 52.26 81.89 31.77 45.78"),
     (0.1, 0.1): ("62.58 57.07 82.67 29.98 44.00", "64.05 57.52 82.69 30.71 44.79"),
@@ -190,7 +190,7 @@ def _tables_4_to_6() -> Iterator[Experiment]:
 
 
 def _swept(item: str, where: str, net: str, gamma: float, xi: float, printed: str = "") -> Experiment:
-    method = partial(LossAttention, gamma_max=gamma, cutoff=xi)
+    method = partial(LossAttention, balance=gamma, cutoff=xi)
     title = f"{TINY.title}, {NET_TITLES[net]}: γ = {gamma:g}, ξ = {xi:g}"
     measures = (accuracy, patch_measures)
     return _row(item, where, net, "loss_attention", TINY, measures, printed, FIVE, method=method, title=title)
@@ -224,7 +224,7 @@ def _table_7() -> Iterator[Experiment]:
 
 def loss(**options):
     """Loss-Attention with the ramp over 40 % of the epochs, the paper's share."""
-    return partial(LossAttention, ramp_epochs=None, **options)
+    return partial(LossAttention, **options)
 
 
 SMALL_NET, SMALL_CAPSULES = partial(conv, name="small"), partial(capsules, name="small")
@@ -236,11 +236,11 @@ DIGIT_ROWS = {
     "gated_patch_loss": (
         "Gated-Attention, patch term γ = 0.1",
         SMALL_NET,
-        partial(GATED, gamma_max=0.1, ramp_epochs=None),
+        partial(GATED, balance=0.1),
     ),
-    "gamma_0": ("Loss-Attention, γ = 0, ξ = 0.1", SMALL_NET, loss(gamma_max=0.0)),
+    "gamma_0": ("Loss-Attention, γ = 0, ξ = 0.1", SMALL_NET, loss(balance=0.0)),
     "loss_attention": ("Loss-Attention, γ = 0.1, ξ = 0.1", SMALL_NET, loss()),
-    "gamma_1": ("Loss-Attention, γ = 1, ξ = 0.1", SMALL_NET, loss(gamma_max=1.0)),
+    "gamma_1": ("Loss-Attention, γ = 1, ξ = 0.1", SMALL_NET, loss(balance=1.0)),
     "xi_0": ("Loss-Attention, γ = 0.1, ξ = 0", SMALL_NET, loss(cutoff=0.0)),
     "xi_0.5": ("Loss-Attention, γ = 0.1, ξ = 0.5", SMALL_NET, loss(cutoff=0.5)),
     "xi_1": ("Loss-Attention, γ = 0.1, ξ = 1", SMALL_NET, loss(cutoff=1.0)),
@@ -254,9 +254,9 @@ TWO_DIGIT_ROWS = {
     "mean": ("Mean-pooling", SMALL_NET, MeanPooling),
     "attention": ("Attention", SMALL_NET, AttentionPooling),
     "gated": ("Gated-Attention", SMALL_NET, GATED),
-    "gamma_0": ("Loss-Attention, γ = 0", SMALL_NET, loss(gamma_max=0.0)),
+    "gamma_0": ("Loss-Attention, γ = 0", SMALL_NET, loss(balance=0.0)),
     "loss_attention": ("Loss-Attention, γ = 0.1", SMALL_NET, loss()),
-    "gamma_1": ("Loss-Attention, γ = 1", SMALL_NET, loss(gamma_max=1.0)),
+    "gamma_1": ("Loss-Attention, γ = 1", SMALL_NET, loss(balance=1.0)),
     "relu_norm": ("Loss-Attention, γ = 0.1, length of positive logits (ours)", SMALL_NET, loss(norm="relu")),
     "capsule": ("Capsules, Loss-Attention", SMALL_CAPSULES, loss()),
 }

@@ -19,7 +19,7 @@ from ..nets.capsules import capsule_net
 from ..nets.convnets import small_cnn
 from ..nets.patch_backbones import plain_net
 from ..nets.patch_nets import patch_net
-from ..train import Preset
+from ..preset import Preset
 
 # --- networks --------------------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ SGD: Mapping[str, Preset] = {
 ADAM: Mapping[str, Preset] = {
     "smoke": ONE,
     "colab": Preset(30, 512, lr=0.003, schedule="one_cycle", precision="bf16", channels_last=True),
-    "paper": Preset(200, 128, lr=0.003, schedule="gaussian_ramps", ramp_up=80, ramp_down=80),
+    "paper": Preset(200, 128, lr=0.003, schedule="gaussian_ramps", ramp_up=0.4, ramp_down=0.4),
 }
 BATCH_48 = {**SGD, "paper": replace(PAPER, batch_size=48)}
 SMALL = {

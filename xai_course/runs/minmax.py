@@ -18,7 +18,7 @@ from ..methods.wsol import FullSupervision, PooledMaps, TrivialMask
 from ..nets.role_norm import norms_by_role
 from ..nets.unet import UNet
 from ..nets.wildcat import HEADS, Localiser, LocaliserClassifier, minmax_head, resnet_trunk
-from ..train import Preset
+from ..preset import Preset
 from . import minmax_digits
 from .experiment import Experiment
 

@@ -16,7 +16,8 @@ from ..methods.wsol import FullSupervision, PooledMaps, TrivialMask
 from ..nets.role_norm import norms_by_role
 from ..nets.unet import UNet
 from ..nets.wildcat import HEADS, Localiser, LocaliserClassifier, minmax_head, small_trunk
-from ..train import Preset, fit
+from ..preset import Preset
+from ..train import fit
 from .experiment import Experiment
 
 PRESETS = {

@@ -16,7 +16,7 @@ from ..methods.reff import PAPER_WEIGHTS, ReFF
 from ..nets.abn import AttentionBranchNetwork, abn_from
 from ..nets.convnets import GapClassifier
 from ..nets.resnets import torchvision_resnet
-from ..train import Preset
+from ..preset import Preset
 from .experiment import Experiment
 
 STAGES = ("body.layer1", "body.layer2", "body.layer3", "body.layer4")

@@ -183,7 +183,7 @@ def weight_sweep(records: Mapping[float, object], *, metrics: Sequence[str], lab
     return figure
 
 
-def loss_curves(records: Mapping[str, object], term: str = "cross_entropy"):
+def loss_curves(records: Mapping[str, object], term: str = "classification"):
     """One loss term (the total where a record has no such term) over the epochs, a line per seed."""
     import matplotlib.pyplot as plt
 

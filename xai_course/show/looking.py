@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..maps import grad_cam, normalise
+from ..maps import enlarge, grad_cam, normalise
 from ..measure.localisation import iou_at
 from .style import CYCLE, MAP_COLOURS, draw, image_grid, style
 
@@ -23,7 +22,7 @@ def same_image_two_maps(images: Tensor, maps: Mapping[str, Tensor]):
 
 def enlarged(maps: Tensor, size) -> Tensor:
     """Maps ``[B, h, w]``, negative values cut, at the size of the image and in [0, 1]."""
-    return normalise(F.interpolate(maps.relu().unsqueeze(1), size, mode="bilinear", align_corners=False)[:, 0])
+    return normalise(enlarge(maps.relu(), size))
 
 
 def layer_frame(net: nn.Module, image: Tensor, label: int, layer: str):

@@ -11,7 +11,7 @@ from ..maps import grad_cam
 from ..methods.reff import outside_mass, outside_norm, shares
 from .style import CYCLE, MAP_COLOURS, draw, image_grid, style
 
-NAMES = {"ce": "cross-entropy", "reff": "ReFF", "mass": "linear mass", "abn": "ABN"}
+NAMES = {"ce": "cross-entropy", "reff": "ReFF", "energy": "Energy loss", "abn": "ABN"}
 COLOURS = dict(zip(NAMES, CYCLE))  # a method keeps its colour in every figure
 
 
@@ -46,7 +46,7 @@ def forces(cam: Tensor, relevant: Tensor):
         figure, axes = plt.subplots(1, 3, figsize=(6.6, 2.3))
         _numbers(axes[0], share[0].detach(), cmap=MAP_COLOURS, vmin=0)
         axes[0].set_title("share of the map")
-        for axis, step, name in zip(axes[1:], steps, ("squared norm (paper)", "linear mass")):
+        for axis, step, name in zip(axes[1:], steps, ("squared norm (paper)", "Energy loss")):
             step = step / step.abs().max()
             _numbers(axis, step, "{:+.2f}", cmap="RdBu_r", vmin=-1.4, vmax=1.4)
             axis.set_title(f"push by the {name}")
@@ -80,7 +80,7 @@ def spread(cells: int, inside: float = 0.5, side: int = 7):
         left.imshow(cam.numpy(), vmin=0, vmax=0.2)
         left.set(xticks=[], yticks=[], title=f"{1 - inside:.0%} of the mass on {cells} outside cells")
         _outline_box(left, relevant)
-        right.axhline(mass, color=CYCLE[2], label=f"linear mass = {mass:.2f}")
+        right.axhline(mass, color=CYCLE[2], label=f"Energy loss = {mass:.2f}")
         right.plot(counts, norms, color=CYCLE[1], label=f"squared norm = {norms[cells - 1]:.4f}")
         right.plot([cells], [norms[cells - 1]], "o", color=CYCLE[1])
         right.plot([cells], [mass], "o", color=CYCLE[2])
@@ -173,7 +173,7 @@ def examples_and_bars(images: Tensor, group: Mapping[str, object], title: str):
             axis.spines[:].set_visible(False)
         top.suptitle(title, fontsize=9)
         axis = bottom.subplots()
-        for r, name in enumerate(("ce", "reff", "mass")):
+        for r, name in enumerate(("ce", "reff", "energy")):
             record = group.get(name)
             values = record.metrics["accuracy"].values if record is not None else ()
             if values:

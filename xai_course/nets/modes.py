@@ -1,0 +1,41 @@
+"""Where a module computes and in which mode: the two things every measure has to know before it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside; every submodule's own mode afterwards, also after an error.
+
+    Example:
+        >>> net = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(2).eval())
+        >>> with evaluating(net):
+        ...     [part.training for part in net]
+        [False, False]
+        >>> [part.training for part in net]
+        [True, False]
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the module's parameters are, else its buffers; the CPU for a module without either.
+
+    Example:
+        >>> device_of(nn.Linear(2, 1)), device_of(nn.ReLU())
+        (device(type='cpu'), device(type='cpu'))
+    """
+    tensors = (tensor for group in (module.parameters(), module.buffers()) for tensor in group)
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
