@@ -10,7 +10,7 @@ BENCH  := grad-cam torchcam
 UV      = $(V)/bin/uv pip install -q --python $(V)/bin/python
 PIP     = $(V)/bin/python -m pip install -q --disable-pip-version-check
 
-.PHONY: book notebooks assignments look test lint bench links serve set-repo pins clean
+.PHONY: book notebooks assignments ledger look test lint bench links serve set-repo pins clean
 
 book: notebooks
 	@$(PY) -m tools.gates sources executed
@@ -24,7 +24,10 @@ notebooks: $(READY)
 	@$(PY) -m tools.run_notebooks -j $(JOBS) --out _build/masters notebooks/assignments/*.ipynb
 
 assignments: $(READY)                ## student versions, keys and archives into _build/assignments
-	@$(PY) -m xai_course.cli assignments
+	@$(PY) -m tools.classroom build
+
+ledger: $(READY)                     ## the fidelity ledger; fails where an entry lacks its code or its test
+	@$(PY) -m tools.ledger
 
 look: $(READY)                       ## open every built page in a headless browser (skips where there is none)
 	@$(PY) -m tools.screenshots

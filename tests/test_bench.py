@@ -16,6 +16,7 @@ from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.measure import protocol
 from xai_course.measure.localisation import energy_in_mask
 from xai_course.measure.sanity import lambda_zero_equals_baseline, untrained, weight_randomisation
+from xai_course.measure.statistics import paired
 from xai_course.methods.amc import AmcLoss
 from xai_course.methods.base import CrossEntropy
 from xai_course.methods.classic import Center
@@ -29,7 +30,7 @@ from xai_course.nets.convnets import GapClassifier, small_cnn
 from xai_course.nets.patch_nets import patch_net
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
 from xai_course.preset import Clock
-from xai_course.runs import bench, bench_page, bench_parts
+from xai_course.runs import bench, bench_parts, comparison
 from xai_course.runs.bench_parts import NEEDS_MASKS, REAL, ROWS, TUNING_SEED, choose, rows_of
 
 CLOCK = Clock(epoch=5, step=5, epochs=10, steps_per_epoch=1)
@@ -58,7 +59,7 @@ def test_rows_are_plain_data_and_methods_of_one_network_share_preset_and_images(
         found = {key: settings[f"bench/{setting}/{key}"] for key in rows_of(setting)}
         assert len({str(f["data"]) for f in found.values()}) == 1
         for key, row in found.items():
-            assert row["preset"] == found[bench_page.twin(key)]["preset"], key
+            assert row["preset"] == found[comparison.twin(key)]["preset"], key
             if bench_parts.net_of(key) is bench_parts.small:
                 assert row["net"] == found["ce"]["net"]
     trials = [s for name, s in settings.items() if name.split("/")[1] in ("rate", "tuning")]
@@ -240,7 +241,7 @@ def test_focused_attention_is_the_attention_loss_plus_reff_on_its_own_decision()
 def test_perfect_maps_score_one_and_thresholds_come_from_validation():
     masks = batch(6).masks
     found = protocol.scores((masks.float(), masks), (masks.float(), masks))
-    assert set(found.values()) == {1.0} and tuple(found) == bench_page.MAPS
+    assert set(found.values()) == {1.0} and tuple(found) == comparison.MAPS
     half = masks.float() + 0.5 * (~masks)  # right above one half only: validation that likes low thresholds misleads
     everything = torch.ones_like(masks)
     right, wrong = protocol.scores((half, masks), (half, masks)), protocol.scores((half, everything), (half, masks))
@@ -299,43 +300,20 @@ def test_trivial_controls_of_known_maps():
     found = protocol.controls(method, splits(), starts=3)
     share = batch(1).masks.double().mean().item()
     assert found["energy_in_mask_whole"] == pytest.approx(share) and found["iou_whole"] == pytest.approx(share)
-    assert {f"{score}_untrained" for score in bench_page.MAPS} <= found.keys()
+    assert {f"{score}_untrained" for score in comparison.MAPS} <= found.keys()
     maps, masks = zip(*(protocol.maps_and_masks(untrained(method, seed=k), splits().test)[1:] for k in range(3)))
     energies = [energy_in_mask(m, s).nanmean().item() for m, s in zip(maps, masks)]
     assert found["energy_in_mask_untrained"] == pytest.approx(sum(energies) / 3)
     assert found["energy_in_mask_untrained_sd"] > 0  # the starts differ
 
 
-# --- statistics and the page ------------------------------------------------------------------------------------------
-
-
-def test_paired_interval_is_scipys():
-    from scipy import stats
-
-    ours, theirs = [0.5, 0.7, 0.6, 0.8, 0.7], [0.4, 0.5, 0.6, 0.6, 0.5]
-    found, test = bench_page.paired(ours, theirs), stats.ttest_rel(ours, theirs)
-    interval = test.confidence_interval(0.95)
-    assert found.p == pytest.approx(test.pvalue)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert found.mean == pytest.approx(0.14)
-    assert bench_page.paired([1.0, 1.0], [1.0, 1.0]).p == 1.0
-    with pytest.raises(ValueError, match="one length >= 2, got 1 and 1"):
-        bench_page.paired([1.0], [1.0])
-
-
-def test_holm_by_hand():
-    assert bench_page.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
-
-
-def test_unknown_tables_are_named():
-    with pytest.raises(ValueError, match="tables are verdict, scores, differences, maps"):
-        bench_page.refreshed("% bench nothing plain\n% end\n")
+# --- figures ------------------------------------------------------------------------------------------
 
 
 def test_figures_draw_from_small_input():
     from xai_course.show import bench as show
 
-    found = {"a": bench_page.paired([0.1, 0.3], [0.0, 0.1]), "b": bench_page.paired([0.1, 0.3], [0.2, 0.1])}
+    found = {"a": paired([0.1, 0.3], [0.0, 0.1]), "b": paired([0.1, 0.3], [0.2, 0.1])}
     figures = (
         show.forest(
             {"accuracy": found, "energy": found}, {key: {"a": "open", "b": "lower"} for key in ("accuracy", "energy")}

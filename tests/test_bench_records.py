@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from xai_course.data.files import course_file
-from xai_course.runs import bench, bench_page, bench_parts, records
+from xai_course.measure.statistics import paired
+from xai_course.runs import bench, bench_parts, comparison, records
 from xai_course.runs.bench_parts import CHOSEN, RATE, ROWS, SETTINGS, TUNING_SEED, choose
 
 
@@ -16,8 +16,8 @@ def test_the_chosen_values_are_what_the_trials_say():
         assert all(r.seeds == (TUNING_SEED,) for r in reached.values())
         accuracies = {r: record.metrics["validation_accuracy"].mean for r, record in reached.items()}
         assert RATE[ROWS[key].net] == choose(accuracies, 300, strongest=False), key
-    for setting in bench_page.measured():
-        for key in (k for k in bench_page.rows_run(setting) if k in ROWS and ROWS[k].grid):
+    for setting in comparison.measured():
+        for key in (k for k in comparison.rows_run(setting) if k in ROWS and ROWS[k].grid):
             trials = {v: records.load(f"bench/tuning/{setting}_{key}_{v:g}") for v in ROWS[key].grid}
             assert all(r.seeds == (TUNING_SEED,) for r in trials.values())
             accuracies = {v: r.metrics["validation_accuracy"].mean for v, r in trials.items()}
@@ -39,14 +39,8 @@ def _as_json(value):
     return json.loads(json.dumps(value))
 
 
-def test_tables_of_the_page_follow_from_the_records():
-    page = (course_file("results").parents[1] / "book" / "bench.md").read_text("utf-8")
-    assert bench_page.BLOCK.search(page)
-    assert bench_page.refreshed(page) == page
-
-
 def seeds_above(setting: str, key: str, other: str, metric: str = "accuracy") -> list[bool]:
-    ours, theirs = (bench_page.values(setting, k, metric) for k in (key, other))
+    ours, theirs = (comparison.values(setting, k, metric) for k in (key, other))
     return [ours[seed] > theirs[seed] for seed in ours]
 
 
@@ -56,35 +50,35 @@ def of(setting: str, key: str, metric: str) -> float:
 
 def test_what_the_prose_says_of_the_verdicts():
     """The sentences of page and lab."""
-    said = {s: bench_page.verdicts(s, bench_page.PRIMARY[s][0]) for s in bench_page.measured()}
+    said = {s: comparison.verdicts(s, comparison.primary(s)[0]) for s in comparison.measured()}
     decided = {s: {k: v for k, v in found.items() if v != "open"} for s, found in said.items()}
     assert decided["plain"] == dict.fromkeys(("energy", "loss_attention", "minmax_attached", "minmax_shared"), "lower")
     assert decided["shifted"] == dict.fromkeys(("energy", "hnc_energy", "smoothing_energy"), "higher")
     assert not decided["noisy"] and "higher" not in decided["clothes"].values()
     assert decided["multi"] == {"hnc_mse": "lower", "hnc_kd": "lower", "loss_attention": "higher"}
-    moved = bench_page.verdicts("plain", "energy_in_mask")
+    moved = comparison.verdicts("plain", "energy_in_mask")
     higher = {k for k, v in moved.items() if v == "higher"}
     assert higher == {"smoothing", "hnc_mse", "reff", "energy", "loss_attention"}
-    assert all(bench_page.differences("noisy", "accuracy")[k].low > 0 for k in ("hnc_mse", "hnc_kd"))
+    assert all(comparison.differences("noisy", "accuracy")[k].low > 0 for k in ("hnc_mse", "hnc_kd"))
     for key in ("smoothing", "amc", "amc_w100", "hnc_kd"):
-        found = bench_page.differences("clothes", "accuracy")[key]
+        found = comparison.differences("clothes", "accuracy")[key]
         assert -0.01 < found.low < found.high < 0.01
 
 
 def test_what_the_prose_says_of_maps():
     """Which maps pass those that know nothing."""
     ce = records.load("bench/plain/ce").metrics
-    for key in bench_page.rows_run("plain"):
+    for key in comparison.rows_run("plain"):
         passes = of("plain", key, "iou") > ce["iou_gaussian"].mean
         assert passes == (key in ("energy", "loss_attention"))
         assert (of("plain", key, "energy_in_mask") > ce["energy_in_mask_centre"].mean) == (key == "loss_attention")
     left = ce["energy_in_mask"].mean - ce["energy_in_mask_untrained"].mean
     assert 0 < left < ce["energy_in_mask_untrained_sd"].mean
-    for key in bench_page.rows_run("shifted"):
+    for key in comparison.rows_run("shifted"):
         assert of("shifted", key, "energy_in_mask") < of("shifted", "ce", "energy_in_mask_centre")
         assert of("multi", "ce", "energy_in_mask_centre") < 1.1 * of("multi", "ce", "energy_in_mask_whole")
     edges = of("multi", "ce", "energy_in_mask_edges")
-    rows = bench_page.rows_run("multi")
+    rows = comparison.rows_run("multi")
     assert {k for k in rows if of("multi", k, "energy_in_mask") > edges} == {"loss_attention"}
 
 
@@ -95,9 +89,7 @@ def test_what_the_prose_says_of_combinations_and_heads():
     assert not any(seeds_above("multi", "hnc_mse", "ce", "mAP")) and not any(
         seeds_above("multi", "hnc_kd", "ce", "mAP")
     )
-    gain = bench_page.paired(
-        *(list(bench_page.values("shifted", k, "accuracy").values()) for k in ("hnc_energy", "energy"))
-    )
+    gain = paired(*(list(comparison.values("shifted", k, "accuracy").values()) for k in ("hnc_energy", "energy")))
     assert gain.low < 0 < gain.high
     assert of("noisy", "amc_hnc", "memorised") < of("noisy", "hnc_mse", "memorised")
     assert abs(of("noisy", "amc_hnc", "accuracy") - of("noisy", "hnc_mse", "accuracy")) < 0.01

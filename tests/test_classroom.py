@@ -6,15 +6,16 @@ import csv
 import json
 import shutil
 import zipfile
-from pathlib import Path
+from ast import literal_eval
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from xai_course import cli
-from xai_course.classroom import course, sandbox
-from xai_course.classroom.sandbox import Limits, execute
+from tools import ROOT
+from tools.classroom import __main__ as cli
+from tools.classroom import course, sandbox
+from tools.classroom.sandbox import Limits, execute
 
 needs_bwrap = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="bubblewrap is not installed (apt-get install bubblewrap)"
@@ -40,14 +41,13 @@ def text(done, index):
 def test_a_submission_sees_no_host_no_key_and_no_network(tmp_path):
     secret = tmp_path / "solutions.txt"
     secret.write_text("42")
-    repository = Path(sandbox.__file__).parents[2]
     done = execute(
         notebook(
             "print('ran')",
             f"print(open({str(secret)!r}).read())",
             f"open({str(tmp_path / 'written')!r}, 'w')",
             "import urllib.request\nurllib.request.urlopen('http://192.0.2.1', timeout=5)",
-            f"import os\nprint([n for n in os.listdir({str(repository)!r}) if n in ('notebooks', 'tests', '.git')])",
+            f"import os\nprint(*(os.listdir({str(ROOT)!r} + at) for at in ('', '/tools', '/tools/classroom')))",
             "print(sorted(k for k in os.environ if 'SECRET' in k))",
             "import xai_course.checks.cam\nopen('own.txt', 'w').write('x')",
         ),
@@ -56,7 +56,9 @@ def test_a_submission_sees_no_host_no_key_and_no_network(tmp_path):
     assert done.stopped == "" and text(done, 0) == "ran\n"
     assert errors(done, 1) == ["FileNotFoundError"] and errors(done, 2) == ["FileNotFoundError"]
     assert errors(done, 3) == ["URLError"]
-    assert text(done, 4) == "[]\n" and text(done, 5) == "[]\n" and not errors(done, 6)
+    top, tools, classroom = map(literal_eval, text(done, 4).replace("] [", "]\n[").splitlines())
+    assert set(top) <= {"data", "tools", "xai_course", ".venv"} and (tools, classroom) == (["classroom"], ["runner.py"])
+    assert text(done, 5) == "[]\n" and not errors(done, 6)
     assert list(tmp_path.iterdir()) == [secret]
 
 

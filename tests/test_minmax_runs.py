@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tools import ledger
 from xai_course.data.batch import Batch
 from xai_course.methods.erasing import Erasing, erase
 from xai_course.methods.minmax import MaskRule, MinMax
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
-from xai_course.runs import ledger, minmax
+from xai_course.runs import minmax
 from xai_course.show import minmax as show
 
 

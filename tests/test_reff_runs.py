@@ -8,13 +8,13 @@ from reff_cases import LAYERS, problem
 from torch import nn
 
 from xai_course.data.batch import ArrayData
+from xai_course.measure.statistics import paired
 from xai_course.methods.base import CrossEntropy
 from xai_course.methods.reff import (
     PAPER_WEIGHTS,
     ReFF,
     outside_norm,
 )
-from xai_course.runs.bench_page import paired
 
 # --- what the pages show ----------------------------------------------------------------------------------------------
 

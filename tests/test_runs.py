@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import nn
 
+from tools import ledger
+from tools.speed import speed_markdown
 from xai_course import cli
 from xai_course.data.batch import ArrayData, Splits, fingerprint
 from xai_course.methods.base import CrossEntropy, predict
 from xai_course.nets.convnets import GapClassifier
 from xai_course.preset import Preset
-from xai_course.runs import catalogue, ledger, records, report, sweep
+from xai_course.runs import catalogue, records, report, sweep
 from xai_course.runs.experiment import Experiment, describe, run
-from xai_course.runs.speed import speed_markdown
 
 CALLS = []
 

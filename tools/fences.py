@@ -2,6 +2,7 @@
 
 - a fence ``{report} paper`` becomes the paper's tables, ours beside the printed numbers; ``{report} paper item ...``
   only the items named, such as ``digits``;
+- a fence ``{bench} table setting`` becomes a table of the bench, or its verdicts in words;
 - a fence ``{speed}`` becomes the tables of the benchmark records;
 - a fence ``{ledger}`` becomes the ledger of equations, algorithms and tables;
 - a fence ``{api}`` becomes the documentation of every public module, so that none can be forgotten;
@@ -16,9 +17,14 @@ import re
 from collections.abc import Callable
 
 from tools import api
+from tools.bench_page import bench_markdown
+from tools.ledger import ledger_markdown
+from tools.speed import speed_markdown
+from xai_course.runs.report import report_markdown
 
 ASKED = re.compile(
-    r"^```\{(?P<kind>report|speed|ledger|api)\}[ \t]*(?P<of>[^\n]*?)[ \t]*\n```[ \t]*$|\{record\}`(?P<record>[^`\n]+)`",
+    r"^```\{(?P<kind>report|bench|speed|ledger|api)\}[ \t]*(?P<of>[^\n]*?)[ \t]*\n```[ \t]*$"
+    r"|\{record\}`(?P<record>[^`\n]+)`",
     re.M,
 )
 
@@ -38,21 +44,10 @@ def record_text(argument: str) -> str:
 
 def block_text(kind: str, argument: str) -> str:
     """The Markdown of a fence."""
-    if kind == "ledger":
-        from xai_course.runs.ledger import ledger_markdown
-
-        return ledger_markdown()
-    if kind == "speed":
-        from xai_course.runs.speed import speed_markdown
-
-        return speed_markdown()
-    if kind == "api":
-        return api.markdown()
-    from xai_course.runs.report import report_markdown
-
-    if not argument:
+    if kind == "report" and not argument:
         raise ValueError("a {report} fence needs a paper, as in {report} amc")
-    return report_markdown(*argument.split())
+    made = {"ledger": ledger_markdown, "speed": speed_markdown, "api": api.markdown, "bench": bench_markdown}
+    return made.get(kind, report_markdown)(*argument.split())
 
 
 def expand(page: str, text: str, block: Callable = block_text, record: Callable = record_text) -> tuple[str, list[str]]:

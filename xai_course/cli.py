@@ -1,11 +1,10 @@
-"""The command ``xai-course``: list and run experiments, print tables and the ledger."""
+"""The command ``xai-course``: list and run experiments, print their tables."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,24 +47,6 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("paper")
     report.add_argument("items", nargs="*", help="only these tables or figures, for example table1")
     report.set_defaults(act=_report)
-
-    ledger = commands.add_parser("ledger", help="one line per entry; ends non-zero where code or test is missing")
-    ledger.set_defaults(act=_ledger)
-
-    build = commands.add_parser("assignments", help="student notebooks, keys and archives from the masters")
-    build.add_argument("--masters", default="notebooks/assignments", type=Path)
-    build.add_argument("--out", default="_build/assignments", type=Path)
-    build.set_defaults(act=_assignments)
-
-    grade = commands.add_parser("grade", help="grade a folder of submissions in a sandbox")
-    grade.add_argument("submissions", type=Path, help="folder with STUDENT.ipynb or STUDENT/NAME.ipynb")
-    grade.add_argument("--assignment", required=True, metavar="NAME")
-    grade.add_argument("--masters", default="notebooks/assignments", type=Path)
-    grade.add_argument("--out", default="_build/grades", type=Path, help="scores.csv and feedback go below OUT/NAME")
-    grade.add_argument("--no-sandbox", action="store_true", help="run unguarded: only for your own notebooks")
-    grade.add_argument("--seconds", default=600, type=float, help="wall time per submission (default 600)")
-    grade.add_argument("--memory-mb", default=4000, type=float, help="memory per submission (default 4000)")
-    grade.set_defaults(act=_grade)
     return parser
 
 
@@ -99,46 +80,6 @@ def _report(options: argparse.Namespace) -> int:
     from .runs.report import report_markdown
 
     print(report_markdown(options.paper, *options.items))
-    return 0
-
-
-def _ledger(options: argparse.Namespace) -> int:
-    from .runs.ledger import entries, gaps, summary
-
-    bad = 0
-    for entry in entries():
-        missing = gaps(entry)
-        bad += bool(missing)
-        print(f"{entry.status if not missing else 'GAP':<9} {entry.paper:<15} {entry.kind} {entry.where}: {entry.what}")
-        for line in missing:
-            print(f"          {line}")
-    print(", ".join(f"{count} {status}" for status, count in sorted(summary().items())) + f", {bad} with a gap")
-    return 1 if bad else 0
-
-
-def _assignments(options: argparse.Namespace) -> int:
-    from .classroom.course import build, masters
-
-    for name, master in masters(options.masters).items():
-        made = build(master, options.out / name)
-        print(f"{name}: {made.student}, {made.key}, {made.archive}")
-    return 0
-
-
-def _grade(options: argparse.Namespace) -> int:
-    from .classroom.course import grade, masters
-    from .classroom.sandbox import Limits
-    from .runs.catalogue import unknown
-
-    known = masters(options.masters)
-    if options.assignment not in known:
-        raise ValueError(unknown("assignment", options.assignment, known))
-    limits = Limits(seconds=options.seconds, memory_mb=options.memory_mb)
-    out = options.out / options.assignment
-    guard = {"sandbox": not options.no_sandbox, "limits": limits}
-    for result in grade(options.submissions, known[options.assignment], out, **guard):
-        print(f"{result.student}: {result.score:g} of {result.most:g}  {result.remark}", flush=True)
-    print(f"scores: {out / 'scores.csv'}, feedback: {out / 'feedback'}")
     return 0
 
 

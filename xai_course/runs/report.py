@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import groupby
 
 from ..data.batch import fingerprint
@@ -46,23 +46,23 @@ def _table(item: str, rows: list[Experiment]) -> str:
     shared = in_common([record for e in rows for record in found[e.name].values()])
     whose = " (ours)" if reported else ""
     head = ["Row", *(f"{_words(m)} (paper)" for m in reported), *(f"{_words(m)}{whose}" for m in ours), "How ours ran"]
-    lines = [f"**{item_title(item)}**", ""]
-    lines += [f"*All runs: {', '.join(shared.values())}.*", ""] if shared else []
-    lines += [_line(head), _line(["---"] * len(head))]
+    lines = []
     for experiment in rows:
         paper = [experiment.reported.get(metric, "") for metric in reported]
         if not found[experiment.name]:
             reason = f"not run: needs {experiment.needs}" if experiment.needs else "not run yet"
-            lines.append(_line([experiment.title, *paper, *("" for _ in ours), reason]))
+            lines.append([experiment.title, *paper, *("" for _ in ours), reason])
         for record in found[experiment.name].values():
             mine = [str(record.metrics.get(metric, "")) for metric in ours]
-            lines.append(_line([experiment.title, *paper, *mine, how_it_ran(record, shared)]))
-    return "\n".join(lines)
+            lines.append([experiment.title, *paper, *mine, how_it_ran(record, shared)])
+    all_runs = f"*All runs: {', '.join(shared.values())}.*\n\n" if shared else ""
+    return f"**{item_title(item)}**\n\n{all_runs}{table(head, lines)}"
 
 
-def _line(cells: Sequence[str]) -> str:
-    """A row of a table; numbers and their deviations stay on one line."""
-    return "| " + " | ".join(cell.replace(" ± ", "\u00a0±\u00a0") for cell in cells) + " |"
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; numbers, deviations and intervals stay on one line."""
+    lines = [" | ".join(cells) for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {line} |".replace(" ± ", "\u00a0±\u00a0").replace(" … ", "\u00a0…\u00a0") for line in lines)
 
 
 def conditions(record: Record) -> dict[str, str]:

@@ -79,7 +79,7 @@ def on_cluster(jobs: list[tuple], workers: int, address: str) -> Iterator[tuple[
     try:
         import ray
     except ImportError as error:
-        raise RuntimeError("a cluster needs Ray: pip install 'xai-course[cluster]'") from error
+        raise RuntimeError("a cluster needs Ray: pip install ray") from error
     local = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
     ray.init(address=None if address == "local" else address, log_to_driver=False, **local)
     try:

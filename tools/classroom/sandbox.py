@@ -1,6 +1,6 @@
 """Run a stranger's notebook: no network, no view of the home folder or the solutions, bounded time, memory, processes.
 
-The host starts ``python -m xai_course.classroom.sandbox`` inside bubblewrap, hands it the notebook on standard input
+The host starts ``runner.py`` inside bubblewrap, hands it the notebook on standard input
 and reads one JSON line per executed cell from standard output, so that what ran before a crash or a limit still counts.
 The sandbox protects the host. It cannot protect a score from code that tampers with its own kernel: read odd
 submissions.
@@ -19,7 +19,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import xai_course
+from xai_course.data.files import course_file
+
 _MB = 2**20
+RUNNER = Path(__file__).with_name("runner.py").resolve()
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def execute(notebook: dict, limits: Limits, *, sandbox: bool = True) -> Executed
     Raises:
         RuntimeError: ``sandbox`` is asked for and bubblewrap is missing or does not start.
     """
-    command = [sys.executable, "-m", __name__, str(limits.cell_seconds)]
+    command = [sys.executable, "-P", str(RUNNER), str(limits.cell_seconds)]
     with tempfile.TemporaryDirectory(prefix="xai-course-") as folder:
         if sandbox:
             command, environment = [*_walls(bubblewrap()), *command], {}
@@ -85,12 +89,10 @@ def _quiet(home: str) -> dict[str, str]:
 
 
 def _walls(bwrap: str) -> list[str]:
-    """Read-only system, interpreter and package; nothing else, so no solutions either, is there to be read."""
-    package = Path(__file__).resolve().parents[1]
-    from ..data.files import course_file
-
+    """Read-only system, interpreter, package and runner; nothing else, so no solutions either, can be read."""
+    package = Path(xai_course.__file__).resolve().parent
     system = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/passwd", "/etc/group", "/etc/fonts"]
-    ours = [sys.prefix, sys.base_prefix, str(package), str(course_file().resolve())]
+    ours = [sys.prefix, sys.base_prefix, str(package), str(course_file().resolve()), str(RUNNER)]
     binds = [part for path in (*system, *ours) for part in ("--ro-bind-try", path, path)]
     home = "/tmp/home"
     variables = {**_quiet(home), "PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "PYTHONPATH": str(package.parent)}
@@ -193,41 +195,3 @@ def _parse(lines: bytes) -> dict[int, list[dict]]:
         except (ValueError, KeyError, TypeError):  # cut off in the middle
             continue
     return cells
-
-
-def _main(cell_seconds: float) -> int:
-    """Inside the walls: execute, and report each cell as it ends."""
-    import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import DeadKernelError
-
-    report = os.fdopen(os.dup(1), "w", buffering=1)
-    notebook = nbformat.reads(sys.stdin.read(), as_version=4)
-    report.write("{}\n")  # started
-
-    def done(cell, cell_index, execute_reply, **_):
-        reply = execute_reply["content"]
-        if reply["status"] == "error" and not any(o.output_type == "error" for o in cell.outputs):
-            fault = {k: reply.get(k) for k in ("ename", "evalue", "traceback")}
-            cell.outputs.append(nbformat.v4.new_output("error", **fault))
-        report.write(json.dumps({"cell": cell_index, "outputs": cell.outputs}) + "\n")
-
-    timeout = {"ename": "CellTimeoutError", "evalue": f"took longer than {cell_seconds:g} s", "traceback": []}
-    client = NotebookClient(
-        notebook,
-        timeout=cell_seconds,
-        kernel_name="python3",
-        allow_errors=True,
-        interrupt_on_timeout=True,
-        error_on_timeout=timeout,
-        on_cell_executed=done,
-    )
-    try:
-        client.execute()
-    except DeadKernelError:
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main(float(sys.argv[1])))

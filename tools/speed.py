@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from .catalogue import PAPERS
-from .records import results_folder
+from xai_course.runs.catalogue import PAPERS
+from xai_course.runs.records import results_folder
 
 
 def speed_markdown() -> str:

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
-from ..data.batch import fingerprint
-from ..data.files import write_atomically
-from .sandbox import Executed, Limits, bubblewrap, execute
+from tools.classroom.sandbox import Executed, Limits, bubblewrap, execute
+from xai_course.data.batch import fingerprint
+from xai_course.data.files import write_atomically
 
 LARGEST_NOTEBOOK = 10 * 2**20  # bytes; an honest submission has far less than one megabyte
 

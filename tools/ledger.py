@@ -1,5 +1,7 @@
 """The fidelity ledger: every numbered thing of the papers, with the code and the tests that stand for it.
 
+``python -m tools.ledger`` (``make ledger``) prints one line per entry and ends non-zero where code or test is missing.
+
 One CSV file per paper in ``data/ledger``: paper, kind, where, what, code, test, status, note. An entry is a gap when
 its status says "done" or "declared" and its code cannot be found, or "done" and its tests cannot.
 """
@@ -9,13 +11,14 @@ from __future__ import annotations
 import ast
 import csv
 import importlib
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ..data.files import course_file
-from .catalogue import experiments
+from tools import ROOT
+from xai_course.runs.catalogue import experiments
 
 STATUSES = {
     "done": "implemented and tested",
@@ -46,14 +49,14 @@ class Entry:
         return [part.strip() for part in self.test.split(";") if part.strip()]
 
 
-def entries(folder: Path | None = None) -> list[Entry]:
+def entries(folder: Path = ROOT / "data" / "ledger") -> list[Entry]:
     """All entries, papers in alphabetical order.
 
     Raises:
         ValueError: a row without exactly the eight columns, named by file and line.
     """
     found = []
-    for path in sorted((folder or course_file("ledger")).glob("*.csv")):
+    for path in sorted(folder.glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
             for row in (reader := csv.DictReader(file)):
                 if None in row or None in row.values():
@@ -64,16 +67,14 @@ def entries(folder: Path | None = None) -> list[Entry]:
     return found
 
 
-def gaps(entry: Entry, root: Path | None = None) -> list[str]:
-    """What is missing for the entry's status, in words; empty if nothing. Tests are looked up below ``root``."""
+def gaps(entry: Entry) -> list[str]:
+    """What is missing for the entry's status, in words; empty if nothing."""
     if entry.status not in STATUSES:
         return [f"status must be one of {', '.join(STATUSES)}, got {entry.status!r}"]
     if entry.status == "open":
         return []
     missing = [f"no code {name}" for name in entry.codes if not _code_exists(name)]
-    root = root or Path(__file__).parents[2]
-    if (root / "tests").is_dir():  # an installed package has none
-        missing += [f"no test {name}" for name in entry.tests if not _test_exists(root, name)]
+    missing += [f"no test {name}" for name in entry.tests if not _test_exists(name)]
     if not entry.codes:
         missing.append("names no code")
     if entry.status == "done" and not entry.tests:
@@ -100,9 +101,9 @@ def _tests_in(path: Path) -> frozenset[str]:
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
-def _test_exists(root: Path, name: str) -> bool:
+def _test_exists(name: str) -> bool:
     file, _, function = name.partition("::")
-    return (root / file).is_file() and function.split("[")[0] in _tests_in(root / file)
+    return (ROOT / file).is_file() and function.split("[")[0] in _tests_in(ROOT / file)
 
 
 def summary() -> Counter:
@@ -134,3 +135,20 @@ def ledger_markdown() -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def main() -> int:
+    """The exit status: 1 where an entry has a gap."""
+    bad = 0
+    for entry in entries():
+        missing = gaps(entry)
+        bad += bool(missing)
+        print(f"{entry.status if not missing else 'GAP':<9} {entry.paper:<15} {entry.kind} {entry.where}: {entry.what}")
+        for line in missing:
+            print(f"          {line}")
+    print(", ".join(f"{count} {status}" for status, count in sorted(summary().items())) + f", {bad} with a gap")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
