@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "xai_course"
-# A room imports only from rooms on lower floors, and from itself.
-FLOORS = {
-    **{"data": 0, "preset": 0, "nets": 1, "maps": 2, "measure": 3, "methods": 4},
-    **{"train": 5, "checks": 6, "show": 6, "colab": 6, "runs": 7, "cli": 8},
-}
+from tools import ROOT as CHECKOUT
+from tools import rooms
+from tools.rooms import FLOORS
+
+ROOT = rooms.PACKAGE
 HEAVY = {"matplotlib", "torchvision", "sklearn", "skimage", "scipy", "ipywidgets", "IPython", "accelerate", "nbgrader"}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.name != "__init__.py")
 
@@ -37,10 +37,23 @@ def imported(path: Path, nodes) -> list[str]:
     return names
 
 
+def test_the_list_of_rooms_is_whole_and_the_settings_agree_with_it(tmp_path):
+    assert rooms.strangers() == [] and all(path.is_file() for r in rooms.ROOMS for path in r.files())
+    assert list(FLOORS.values()) == sorted(FLOORS.values())
+    (tmp_path / "attic").mkdir()
+    (tmp_path / "attic" / "heap.py").touch()
+    assert rooms.strangers(tmp_path) == ["attic"]
+    assert f"`{rooms.order()}`" in " ".join((CHECKOUT / "CONTRIBUTING.md").read_text("utf-8").split())
+    settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["tool"]["mypy"]
+    course = {name for each in settings["overrides"] for name in each["module"] if "disallow_untyped_defs" in each}
+    named = [f"xai_course.{r.name}{'.*' * (ROOT / r.name).is_dir()}" for r in rooms.ROOMS if not r.library]
+    assert settings["strict"] and course == set(named)  # every other room is typed strictly
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_imports_only_go_down_and_stay_light(path):
     tree = ast.parse(path.read_text("utf-8"))
-    own = FLOORS[room(path)]
+    own = FLOORS.get(room(path), 0)  # private files stand at the bottom
     for name in imported(path, ast.walk(tree)):
         parts = name.split(".")
         if parts[0] == "xai_course" and len(parts) > 1 and parts[1] in FLOORS and parts[1] != room(path):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from tools import api, fences, stage
+from tools import fences, stage
 from xai_course.runs import records
 
 
@@ -99,13 +99,3 @@ def test_formulas_are_rendered_without_a_network():
     files = stage.mathjax()
     assert "tex-chtml.js" in files and any(name.endswith(".woff") for name in files)
     assert sum(map(len, files.values())) < 4_000_000
-
-
-def test_every_public_module_is_on_the_library_page(tmp_path):
-    text = api.markdown()
-    for module in api.modules(api.ROOT / "xai_course"):
-        assert f".. automodule:: xai_course.{module}\n" in text
-    (tmp_path / "attic").mkdir()
-    (tmp_path / "attic" / "heap.py").touch()
-    with pytest.raises(ValueError, match=r"without a room.*attic\.heap"):
-        api.markdown(tmp_path)

@@ -1,50 +1,123 @@
-"""The library's page, written from the package itself: one section per room, one automodule per file."""
+"""The library's pages, written from the package itself: an index with the rooms as they stand, and a page per room.
+
+A room's page lists its public names with their first sentences, then documents every public module.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import importlib
+import inspect
+import re
+from functools import cache
+from html import escape
+from itertools import groupby
+from types import ModuleType
 
-from tools import ROOT
+from tools.rooms import PACKAGE, ROOMS, Room
 
-# From the top of the house down; a file of the package that no room names fails the build.
-ROOMS = {
-    "Data": ("data",),
-    "Networks": ("nets",),
-    "Maps": ("maps",),
-    "Measures": ("measure",),
-    "Methods": ("methods",),
-    "Training": (
-        "preset",
-        "train",
-    ),
-    "Figures": ("show",),
-    "Checks and classroom": ("checks", "classroom"),
-    "Experiments and records": ("runs",),
-    "Starting a notebook, command line": ("colab", "cli"),
+GRADED = [f"checks.{name}" for name in ("cam", "amc", "hnc", "loss_attention", "minmax", "reff")]  # hold references
+LINES = {
+    True: "The library: import any of it without what stands above.",
+    False: "The course: what the notebooks, the tables and the command line need.",
 }
 
 
-def modules(package: Path) -> list[str]:
-    """Dotted names below the package; private files are left out."""
-    names = [path.relative_to(package).with_suffix("").parts for path in sorted(package.rglob("*.py"))]
-    graded = {("checks", name) for name in ("cam", "amc", "hnc", "loss_attention", "minmax", "reff")}  # hold references
-    return [".".join(parts) for parts in names if parts not in graded and not any(p.startswith("_") for p in parts)]
+def markdown(name: str = "") -> str:
+    """The page of one room, or the index without a name.
+
+    Raises:
+        ValueError: an unknown room.
+    """
+    if not name:
+        return index()
+    found = [room for room in ROOMS if room.name == name]
+    if not found:
+        raise ValueError(f"rooms are {', '.join(room.name for room in ROOMS)}, got {name!r}")
+    return "\n\n".join([found[0].what, names(found[0]), *map(section, modules(found[0]))])
 
 
-def markdown(package: Path = ROOT / "xai_course") -> str:
-    """Markdown with one ``automodule`` per public module."""
-    left = modules(package)
-    parts = []
-    for title, rooms in ROOMS.items():
-        here = [name for name in left if name.split(".")[0] in rooms]
-        left = [name for name in left if name not in here]
-        if here:
-            parts.append(f"## {title}\n")
-        parts += [section(f"{package.name}.{name}") for name in here]
-    if left:
-        raise ValueError(f"modules without a room in tools/api.py: {', '.join(left)}")
-    return "\n".join(parts)
+def index() -> str:
+    """The house, top floor first, with the line between course and library; then the names at the front door."""
+    lines, part = ['<div class="house">'], None
+    for floor, rooms in groupby(reversed(ROOMS), key=lambda room: room.floor):
+        rooms = sorted(rooms, key=ROOMS.index)
+        if rooms[0].library != part:
+            part = rooms[0].library
+            lines.append(f'<p class="house-{"library" if part else "course"}">{LINES[part]}</p>')
+        doors = [f'<a href="api/{r.name}.html"><b>{r.name}</b> {escape(r.what)}</a>' for r in rooms]
+        lines.append(f'<div class="house-floor" aria-label="floor {floor}">{"".join(doors)}</div>')
+    front = importlib.import_module(PACKAGE.name)
+    rooms = {room.name for room in ROOMS}
+    offered = sorted(name for name in getattr(front, "__all__", ()) if name not in rooms)
+    door = [
+        "## The front door",
+        f"`from {PACKAGE.name} import ...` offers without a room's name:",
+        rows(front, offered),
+    ]
+    return "\n\n".join(["\n".join([*lines, "</div>"]), *(door if offered else ())])
+
+
+def modules(room: Room) -> list[str]:
+    """Dotted names of the room's public modules, without those that hold the references of graded questions."""
+    found = [path.relative_to(PACKAGE).with_suffix("").parts for path in room.files()]
+    names = [".".join(parts) for parts in found if not any(part.startswith("_") for part in parts)]
+    return [f"{PACKAGE.name}.{name}" for name in names if name not in GRADED]
+
+
+def names(room: Room) -> str:
+    """The room's public names: its ``__all__``; where it has none, what its modules define."""
+    listed = getattr(room.module, "__all__", None)
+    if listed is not None:
+        return rows(room.module, sorted(listed, key=str.lower))
+    parts = [importlib.import_module(name) for name in modules(room)]
+    return "\n".join(rows(part, defined(part)) for part in parts if defined(part))
+
+
+def defined(module: ModuleType) -> list[str]:
+    """Public functions and classes that a module itself defines, in its order."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__ == module.__name__
+    ]
+
+
+def rows(module: ModuleType, listed: list[str]) -> str:
+    """A definition list of names, each linked to its description where that stands on a page."""
+    return "\n".join(
+        f"- {link(name, getattr(module, name))} {first_sentence(getattr(module, name))}" for name in listed
+    )
+
+
+def link(name: str, value: object) -> str:
+    """A reference to where the value is documented; plain code for constants, and where it is documented nowhere."""
+    home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) or ""
+    here = home.startswith(f"{PACKAGE.name}.") and home.removeprefix(f"{PACKAGE.name}.") not in GRADED
+    if not here or not first_sentence(value):
+        return f"`{name}`"
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return f"{{py:obj}}`{name} <{home}.{value.__qualname__}>`"
+    return f"{{py:mod}}`{name} <{home}>`" if inspect.ismodule(value) and home in documented() else f"`{name}`"
+
+
+@cache
+def documented() -> list[str]:
+    """All modules with a place on some page."""
+    return [name for room in ROOMS for name in modules(room)]
+
+
+def first_sentence(value: object) -> str:
+    """Of its docstring, in Markdown; '' where it has none of its own."""
+    text = (inspect.getdoc(value) or "").split("\n\n")[0]
+    own = type(value).__doc__ != value.__doc__ if hasattr(value, "__doc__") else False
+    if not own or (inspect.isclass(value) and text.startswith(f"{value.__name__}(")):  # what dataclass makes
+        return ""
+    text = re.sub(r":math:`([^`]+)`", r"$\1$", " ".join(text.split()))
+    text = re.sub(r":\w+(?::\w+)?:`~?([^`]+)`", r"`\1`", text).replace("``", "`")
+    return re.split(r"(?<=\.) (?=[A-Z`\"'(])", text)[0]
 
 
 def section(module: str) -> str:
-    return f"### `{module}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
+    return f"## `{module}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"

@@ -35,7 +35,7 @@ def terms(glossary: str) -> list[str]:
 
 def link_terms(name: str, text: str, known: list[str]) -> str:
     """The page with the first plain mention of each term linked; code, formulas, links and headings stay."""
-    if name in UNLINKED or not known:
+    if name in UNLINKED or name.startswith("book/api/") or not known:
         return text
     left = {term.lower(): term for term in known}
     exactly = {term.lower(): term for term in known if term.isupper()}

@@ -64,7 +64,7 @@ def pages_exist(toc: dict, html: Path) -> list[str]:
 def sources_listed(toc: dict, root: Path) -> list[str]:
     """No page and no notebook lies in the repository without a place in the table of contents."""
     listed = {re.sub(r"\.(md|ipynb)$", "", name) for name in toc_entries(toc)}
-    there = [*(root / "book").glob("*.md"), *(root / "notebooks").glob("*.ipynb")]
+    there = [*(root / "book").rglob("*.md"), *(root / "notebooks").glob("*.ipynb")]
     names = [path.relative_to(root).with_suffix("").as_posix() for path in sorted(there)]
     return [f"{name} is not in _toc.yml" for name in names if name not in listed]
 
