@@ -38,6 +38,7 @@ test: $(READY)
 lint: $(READY)
 	@$(V)/bin/ruff check -q .
 	@$(V)/bin/ruff format -q --check xai_course tools tests benchmarks
+	@$(V)/bin/mypy
 	@$(V)/bin/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(V)/bin/check-jsonschema -q --builtin-schema vendor.citation-file-format CITATION.cff
 	@$(PY) -m tools.gates sources

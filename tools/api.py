@@ -33,7 +33,8 @@ def markdown(name: str = "") -> str:
     found = [room for room in ROOMS if room.name == name]
     if not found:
         raise ValueError(f"rooms are {', '.join(room.name for room in ROOMS)}, got {name!r}")
-    return "\n\n".join([found[0].what, names(found[0]), *map(section, modules(found[0]))])
+    parts = modules(found[0])
+    return "\n\n".join([found[0].what, names(found[0]), *(section(part, heading=len(parts) > 1) for part in parts)])
 
 
 def index() -> str:
@@ -55,6 +56,7 @@ def index() -> str:
         rows(front, offered),
     ]
     return "\n\n".join(["\n".join([*lines, "</div>"]), *(door if offered else ())])
+
 
 
 def modules(room: Room) -> list[str]:
@@ -119,5 +121,6 @@ def first_sentence(value: object) -> str:
     return re.split(r"(?<=\.) (?=[A-Z`\"'(])", text)[0]
 
 
-def section(module: str) -> str:
-    return f"## `{module}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
+def section(module: str, *, heading: bool) -> str:
+    described = f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
+    return f"## `{module}`\n\n{described}" if heading else described

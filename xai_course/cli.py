@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .runs.experiment import Experiment
+    from .runs.records import Record
+
+ASK_ABOVE = 50  # trainings that a run starts without asking
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other mistake."""
+        self.exit(2, f"xai-course: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,30 +40,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="xai-course", description="Explanations as a training signal: run and report."
-    )
+    parser = _Parser(prog="xai-course", description="Explanations as a training signal: run and report.")
+    parser.add_argument("--version", action="version", version=f"xai-course {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    presets = ["smoke", "colab", "paper"]
+    rows = "a paper (amc), a table (amc/table1), a row, or a shell pattern ('hnc/table1/*')"
 
     listing = commands.add_parser("list", help="experiments, and which of them have records")
-    listing.add_argument("pattern", nargs="?", default="*", help="shell pattern, for example 'hnc/table1/*'")
+    listing.add_argument("pattern", nargs="?", default="*", help=rows)
+    listing.add_argument("--preset", choices=presets, help="only rows declared at it; --missing looks at it alone")
+    listing.add_argument("--missing", action="store_true", help="only rows without a record")
+    listing.add_argument("--data", metavar="NAME", help="only rows on this data set, for example cifar10")
+    listing.add_argument("--json", action="store_true", help="as JSON, with printed numbers and needs")
     listing.set_defaults(act=_list)
 
     run = commands.add_parser("run", help="train, measure and write run records")
-    run.add_argument("pattern", help="name of an experiment, or a shell pattern")
-    run.add_argument("--preset", default="smoke", choices=["smoke", "colab", "paper"])
+    run.add_argument("pattern", help=rows)
+    run.add_argument("--preset", default="smoke", choices=presets)
     run.add_argument("--seeds", default=3, type=int, metavar="N", help="how many seeds (default 3)")
     run.add_argument("--from", default=0, type=int, metavar="SEED", dest="first", help="the first seed (default 0)")
     run.add_argument("--workers", default=1, type=int, help="processes on this machine, one seed each")
     run.add_argument("--cluster", metavar="ADDRESS", help='run on Ray: an address, "auto", or "local"')
     run.add_argument("--fresh", action="store_true", help="forget finished and interrupted seeds")
     run.add_argument("--progress", action="store_true", help="show a progress bar per epoch (one worker only)")
+    run.add_argument(
+        "--dry-run", action="store_true", help="only say how many trainings this is and how long they take"
+    )
+    run.add_argument("--yes", action="store_true", help=f"do not ask before more than {ASK_ABOVE} trainings")
     run.set_defaults(act=_run)
 
     report = commands.add_parser("report", help="tables of one paper: its numbers and ours")
     report.add_argument("paper")
     report.add_argument("items", nargs="*", help="only these tables or figures, for example table1")
     report.set_defaults(act=_report)
+
+    completion = commands.add_parser("completion", help="print what makes a shell complete this command")
+    completion.add_argument("shell", choices=["bash", "zsh"])
+    completion.set_defaults(act=_completion)
     return parser
 
 
@@ -54,23 +84,69 @@ def _list(options: argparse.Namespace) -> int:
     from .runs import records
     from .runs.catalogue import matching
 
-    for experiment in matching(options.pattern):
-        found = ", ".join(f"{p} ({r.seeds_text})" for p, r in records.available(experiment.name).items())
-        print(f"{experiment.name:<48} {experiment.title}  [{found or 'no record'}]")
+    rows = matching(options.pattern)
+    if options.data:
+        rows = _on(options.data, rows)
+    about = []
+    for experiment in rows:
+        found = records.available(experiment.name)
+        there = options.preset in found if options.preset else found
+        if (not options.preset or options.preset in experiment.presets) and not (options.missing and there):
+            about.append((experiment, found))
+    if options.json:
+        print(json.dumps([_as_data(*row) for row in about], indent=1, ensure_ascii=False))
+        return 0
+    for experiment, found in about:
+        seeds = ", ".join(f"{preset} ({record.seeds_text})" for preset, record in found.items())
+        print(f"{experiment.name:<48} {experiment.title}  [{seeds or 'no record'}]")
     return 0
+
+
+def _on(data: str, rows: list[Experiment]) -> list[Experiment]:
+    """The rows whose data come from functions that name ``data``, such as ``noisy_cifar100`` for cifar100."""
+    from .runs.catalogue import experiments, unknown
+    from .runs.experiment import describe
+
+    def sources(experiment: Experiment) -> list[str]:
+        return re.findall(r"xai_course\.[\w.]*\.(\w+)", str(describe(experiment.data)))
+
+    known = {name for experiment in experiments().values() for name in sources(experiment)}
+    named = {name for name in known if re.search(rf"(?<![a-z0-9]){re.escape(data)}(?![a-z0-9])", name)}
+    if not named:
+        raise ValueError(unknown("data set", data, known))
+    return [experiment for experiment in rows if named & set(sources(experiment))]
+
+
+def _as_data(experiment: Experiment, found: dict[str, Record]) -> dict:
+    seeds = {preset: list(record.seeds) for preset, record in found.items()}
+    parts = {"name": experiment.name, "title": experiment.title, "presets": list(experiment.presets), "records": seeds}
+    return {**parts, "needs": experiment.needs, "reported": dict(experiment.reported)}
 
 
 def _run(options: argparse.Namespace) -> int:
     from .runs.catalogue import matching
+    from .runs.estimate import plan_text
     from .runs.sweep import sweep
 
     if options.seeds < 1 or options.first < 0:
         raise ValueError(f"--seeds must be >= 1 and --from >= 0, got {options.seeds} and {options.first}")
-    chosen = [experiment.name for experiment in matching(options.pattern)]
-    settings = {"resume": not options.fresh, "quiet": not options.progress, "workers": options.workers}
-    settings["cluster"] = options.cluster
-    seeds = range(options.first, options.first + options.seeds)
-    for record in sweep(chosen, options.preset, seeds, **settings):
+    rows = matching(options.pattern)
+    runnable = [experiment for experiment in rows if options.preset in experiment.presets]
+    if not runnable:
+        rows[0].preset(options.preset)  # says which presets there are
+    if len(runnable) < len(rows):
+        print(f"{len(rows) - len(runnable)} rows are left out: they have no preset {options.preset}", file=sys.stderr)
+    many = len(runnable) * options.seeds > ASK_ABOVE
+    if options.dry_run or many:
+        plan = plan_text(runnable, options.preset, options.seeds)
+        print(plan, file=sys.stdout if options.dry_run else sys.stderr)
+    if options.dry_run:
+        return 0
+    if many and not options.yes and sys.stdin.isatty() and input("Start them? [y/N] ").lower() not in ("y", "yes"):
+        raise ValueError("nothing was started")
+    names, seeds = [experiment.name for experiment in runnable], range(options.first, options.first + options.seeds)
+    settings = {"resume": not options.fresh, "quiet": not options.progress, "cluster": options.cluster}
+    for record in sweep(names, options.preset, seeds, workers=options.workers, **settings):
         shown = "  ".join(f"{name} {metric}" for name, metric in record.metrics.items())
         print(f"{record.experiment} [{record.preset}, {record.seeds_text}]  {shown}", flush=True)
     return 0
@@ -80,6 +156,15 @@ def _report(options: argparse.Namespace) -> int:
     from .runs.report import report_markdown
 
     print(report_markdown(options.paper, *options.items))
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ImportError:
+        raise RuntimeError("completion needs shtab: pip install shtab") from None
+    print(shtab.complete(_parser(), options.shell))
     return 0
 
 

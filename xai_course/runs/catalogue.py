@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import importlib.util
+from collections.abc import Iterable
 from functools import cache
 
 from .experiment import Experiment
@@ -46,11 +47,15 @@ def find(name: str) -> Experiment:
 
 
 def matching(pattern: str) -> list[Experiment]:
-    """All experiments whose name matches a shell pattern such as ``hnc/table1/*``."""
-    names = fnmatch.filter(experiments(), pattern)
+    """All experiments of a paper (``hnc``), of a table (``hnc/table1``), or of a shell pattern (``hnc/*/mse_1``)."""
+    below = [name for name in experiments() if name.startswith(f"{pattern}/")]
+    names = below or fnmatch.filter(experiments(), pattern)
     return [experiments()[n] for n in names] if names else [find(pattern)]
 
 
-def unknown(kind: str, name: str, known) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is not ``known``, with one that is near, as a whole or in its last part."""
+    last = {one.rpartition("/")[2]: one for one in known}
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    near = near or [last[part] for part in difflib.get_close_matches(name, last, n=1, cutoff=0.75)]
     return f"unknown {kind} {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
