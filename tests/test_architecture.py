@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -77,3 +78,42 @@ def test_files_and_functions_stay_short_and_public_things_are_documented(path):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             trivial = room(path) == "runs" or (isinstance(node, ast.FunctionDef) and len(node.body) <= 2)  # runs: data
             assert ast.get_docstring(node) or trivial, f"{node.name} needs a docstring"
+
+
+# What a function returns, or a class extends, says which room it belongs to; `runs` may put data together for its rows.
+HOMES = {
+    **{"Splits": {"data", "runs"}, "ArrayData": {"data", "runs"}, "FolderData": {"data", "runs"}},
+    **{"Figure": {"show"}, "Method": {"methods"}, "Experiment": {"runs", "cli"}, "Record": {"runs"}},
+}
+ELSEWHERE = {
+    "shuffled_labels": "a control of what is measured",
+    "with_pseudo_annotations": "trains the network that draws the data's masks",
+    "Untrained": "a row of a table, no method of a paper",
+    "Separate": "a row of a table, no method of a paper",
+}
+
+
+def strayed(room: str, tree: ast.Module, methods: set[str]) -> list[str]:
+    """Public definitions whose return type or base class belongs to another room."""
+    found = []
+    for node in tree.body:
+        says = set()
+        if isinstance(node, ast.FunctionDef) and node.returns is not None:
+            says = set(re.findall(r"\w+", ast.unparse(node.returns)))
+        elif isinstance(node, ast.ClassDef):
+            says = {"Method" for base in node.bases if ast.unparse(base).split(".")[-1] in methods}
+        if says and not node.name.startswith("_") and any(room not in HOMES[s] for s in says & set(HOMES)):
+            found.append(node.name)
+    return found
+
+
+def test_a_definition_stands_in_the_room_that_its_type_says():
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
+    classes = [node for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef)]
+    methods: set[str] = {"Method"}
+    for _ in range(5):  # children of children
+        methods |= {c.name for c in classes if {ast.unparse(base).split(".")[-1] for base in c.bases} & methods}
+    found = {name for path, tree in trees.items() for name in strayed(room(path), tree, methods)}
+    assert found <= set(ELSEWHERE)
+    planted = ast.parse("class Mine(HNC): ...\ndef draw() -> Figure: ...\ndef fine() -> Tensor: ...")
+    assert {"HNC", "CrossEntropy"} <= methods and strayed("measure", planted, methods) == ["Mine", "draw"]

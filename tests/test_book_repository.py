@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
+import xai_course
 from tools import ROOT
 from tools.gates import sources
 from tools.gates.html import toc_entries, tracked_files
@@ -70,7 +72,7 @@ def test_continuous_integration_calls_the_two_commands():
     assert ".ci/run" in (ROOT / ".github" / "workflows" / "book.yml").read_text()
 
 
-@pytest.mark.parametrize("name", ["book.yml", "weekly.yml"])
+@pytest.mark.parametrize("name", ["book.yml", "weekly.yml", "release.yml"])
 def test_a_workflow_is_valid(name):
     workflow = ROOT / ".github" / "workflows" / name
     command = [
@@ -83,6 +85,36 @@ def test_a_workflow_is_valid(name):
     assert done.returncode == 0, done.stdout + done.stderr
     broken = yaml.safe_load(workflow.read_text())
     assert all(job["timeout-minutes"] for job in broken["jobs"].values())
+
+
+def test_actions_are_pinned_by_commit_and_a_release_is_published_by_hand():
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        used = re.findall(r"uses: (.+)", path.read_text())
+        assert used and [u for u in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", u)] == [], (
+            path.name
+        )
+    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    assert list(release[True]) == ["workflow_dispatch"]  # YAML reads the key "on" as true
+    publish = release["jobs"]["publish"]
+    assert publish["environment"] == "pypi" and publish["if"] == "inputs.publish"
+
+
+def test_the_version_is_said_once_and_agrees():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert settings["project"]["dynamic"] == ["version"]
+    assert settings["tool"]["hatch"]["version"]["path"] == "xai_course/__init__.py"
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == xai_course.__version__
+    latest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert latest[1] == xai_course.__version__
+
+
+def test_each_hook_before_a_commit_has_its_program_and_its_files():
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    tracked = tracked_files(ROOT)
+    for hook in repository["hooks"]:
+        program = hook["entry"].split()[0]
+        assert program.startswith(".venv/bin/") and (ROOT / program).exists(), hook["id"]
+        assert "files" not in hook or any(re.search(hook["files"], name) for name in tracked), hook["id"]
 
 
 def test_no_tracked_file_names_a_machine():

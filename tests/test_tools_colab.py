@@ -70,6 +70,7 @@ def test_the_wheel_carries_records_ledger_and_registry(wheel):
         for path in filter(Path.is_file, (ROOT / "data" / folder).rglob("*")):
             assert f"xai_course/_data/{path.relative_to(ROOT / 'data').as_posix()}" in names
     assert any(name.startswith("xai_course/_data/registry") for name in names)
+    assert "xai_course/py.typed" in names and f"xai_course-{xai_course.__version__}-py3-none-any.whl" == wheel.name
     assert not any(name.startswith(("tests/", "tools/", "notebooks/", "book/")) for name in names)
 
 

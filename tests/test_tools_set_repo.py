@@ -14,6 +14,7 @@ from tools.run_notebooks import code_cells, text
 def fork(tmp_path):
     (tmp_path / "_config.yml").write_text("repository:\n  url: https://github.com/OWNER/REPO\n")
     (tmp_path / "CITATION.cff").write_text('repository-code: "https://github.com/OWNER/REPO"\n')
+    (tmp_path / "pyproject.toml").write_text('Issues = "https://github.com/OWNER/REPO/issues"\n')
     cell = {"cell_type": "code", "metadata": {"tags": bootstrap.TAGS}, "source": "old", "outputs": []}
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "lab.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {}}))
@@ -21,7 +22,8 @@ def fork(tmp_path):
 
 
 def test_every_place_names_the_fork(fork):
-    assert set_repo.set_repo("teacher/xai", fork) == ["_config.yml", "CITATION.cff", "notebooks/lab.ipynb"]
+    changed = ["_config.yml", "CITATION.cff", "pyproject.toml", "notebooks/lab.ipynb"]
+    assert set_repo.set_repo("teacher/xai", fork) == changed
     assert default_repo(fork) == "teacher/xai"
     assert "teacher/xai" in (fork / "CITATION.cff").read_text()
     notebook = json.loads((fork / "notebooks" / "lab.ipynb").read_text())

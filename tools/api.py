@@ -58,7 +58,6 @@ def index() -> str:
     return "\n\n".join(["\n".join([*lines, "</div>"]), *(door if offered else ())])
 
 
-
 def modules(room: Room) -> list[str]:
     """Dotted names of the room's public modules, without those that hold the references of graded questions."""
     found = [path.relative_to(PACKAGE).with_suffix("").parts for path in room.files()]

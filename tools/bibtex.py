@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 
-ENTRY = re.compile(r"^@\w+\{(?P<key>[^,\s]+),.*?^\}$", re.M | re.S)
+from pybtex.database import BibliographyData, parse_string
+
 OPENING = re.compile(r"\A# [^\n]*\n\n\*.+?\n\n", re.S)  # title, then the line with time, paper and lab
 PAPER = re.compile(r"\{cite:t\}`(?P<key>[\w:-]+)`")
 
 
 def entries(bibliography: str) -> dict[str, str]:
-    """Each entry's text by its key."""
-    return {entry["key"]: entry[0] + "\n" for entry in ENTRY.finditer(bibliography)}
+    """Each entry by its key, as BibTeX."""
+    found = parse_string(bibliography, "bibtex").entries
+    return {key: BibliographyData({key: entry}).to_string("bibtex") for key, entry in found.items()}
 
 
 def offer(name: str, text: str, known: dict[str, str]) -> tuple[str, dict[str, bytes]]:

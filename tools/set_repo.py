@@ -10,7 +10,7 @@ from pathlib import Path
 from tools import ROOT, assignment_paths, bootstrap, default_repo, notebook_paths, write_if_changed
 from tools.run_notebooks import code_cells
 
-TEXTS = ("_config.yml", "CITATION.cff", "README.md")
+TEXTS = ("_config.yml", "CITATION.cff", "README.md", "pyproject.toml")
 
 
 def set_notebook(path: Path, repo: str) -> bool:
@@ -24,7 +24,7 @@ def set_notebook(path: Path, repo: str) -> bool:
 
 
 def set_repo(repo: str, root: Path = ROOT) -> list[str]:
-    """Rewrite the address in _config.yml, CITATION.cff, README.md and all notebooks; returns the files changed."""
+    """Rewrite the address in the `TEXTS` and all notebooks; returns the files changed."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError(f"REPO must be owner/name, got {repo!r}")
     old = default_repo(root)

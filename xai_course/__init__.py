@@ -1,6 +1,6 @@
 """Explanations as a training signal: five papers, taught and fully implemented."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str):  # light until used: `import xai_course` pulls in no plotting and no training package

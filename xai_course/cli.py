@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .runs.experiment import Experiment
     from .runs.records import Record
 
+__all__ = ["main"]
 ASK_ABOVE = 50  # trainings that a run starts without asking
 
 
