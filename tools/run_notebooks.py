@@ -28,7 +28,7 @@ from typing import NamedTuple
 from tools import BUILD, ROOT, notebook_paths, write_if_changed
 
 VERSIONS = ("torch", "torchvision", "numpy", "scikit-learn", "scikit-image", "matplotlib", "ipywidgets", "ipykernel")
-NOT_IMPORTED = {"xai_course/cli.py"}  # a notebook cannot reach these
+NOT_IMPORTED = {"xai_course/cli.py", "xai_course/runs/estimate.py"}  # a notebook cannot reach these
 KEPT_RESULTS = 3  # stored results per notebook
 BUDGET = re.compile(r"profile: (\w+) \| time and memory: (.+)")  # the line of xai_course.setup()
 
@@ -62,7 +62,7 @@ def shared_digest(root: Path = ROOT) -> str:
             digest.update(f"{name}=={metadata.version(name)}".encode())
         except metadata.PackageNotFoundError:
             digest.update(f"{name} absent".encode())
-    files = [*(root / "xai_course").rglob("*.py"), *(root / "data").rglob("*")]
+    files = [*(root / "xai_course").rglob("*.py"), *(root / "xai_course").rglob("*.pyi"), *(root / "data").rglob("*")]
     for path in sorted(files):
         name = path.relative_to(root).as_posix()
         if path.is_file() and name not in NOT_IMPORTED and not name.startswith("data/ledger/"):
