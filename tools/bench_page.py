@@ -6,11 +6,11 @@ from xai_course.runs import records
 from xai_course.runs.comparison import (
     MAPS,
     NAMES,
-    declared,
     differences,
     maps_table,
     mean_sd,
     primary,
+    rows_of,
     rows_run,
     settings,
     title,
@@ -22,7 +22,7 @@ from xai_course.runs.report import table
 
 def scores(setting: str) -> str:
     """What each row reached, mean and standard deviation over the seeds."""
-    there, shown = records.load(f"bench/{setting}/ce").metrics, declared(setting)["ce"].shown
+    there, shown = records.load(f"bench/{setting}/ce").metrics, rows_of(setting)["ce"].shown
     metrics = [m for m in NAMES if m in there and m not in MAPS[2:] and (m != "validation_accuracy" or m in shown)]
     rows = [[title(key), *(mean_sd(setting, key, m) for m in metrics)] for key in rows_run(setting)]
     return table(["", *(NAMES[m] for m in metrics)], rows)
@@ -62,7 +62,7 @@ def verdict(setting: str) -> str:
         lines.append(
             f"- **{name[0].upper() + name[1:] if name.islower() else name}**, against the twin: {'; '.join(parts)}."
         )
-    missing = [title(k) for k in declared(setting) if k not in rows_run(setting)]
+    missing = [title(k) for k in rows_of(setting) if k not in rows_run(setting)]
     if missing:
         lines.append(f"- Declared and not run: {' · '.join(missing)}.")
     return "\n".join(lines)

@@ -43,7 +43,7 @@ def settings() -> tuple[str, ...]:
     return tuple(dict.fromkeys(e.item for e in experiments().values() if e.paper == "bench" and e.item not in TRIALS))
 
 
-def declared(setting: str) -> dict[str, Experiment]:
+def rows_of(setting: str) -> dict[str, Experiment]:
     """The compared rows of a setting by key: methods and their twins; controls are left out."""
     start = f"bench/{setting}/"
     rows = {name.removeprefix(start): e for name, e in experiments().items() if name.startswith(start)}
@@ -61,6 +61,8 @@ def title(key: str) -> str:
 
 def twin(key: str) -> str:
     """The row a method is compared with; its own name where it is the plain one."""
+    if hasattr(row := _row(key), "twin"):
+        return row.twin.rpartition("/")[2] or key
     from .bench_parts import COMBINED, ROWS
 
     return ROWS[COMBINED[key][1][0] if key in COMBINED else key].twin if key in {*COMBINED, *ROWS} else key
@@ -68,7 +70,7 @@ def twin(key: str) -> str:
 
 def primary(setting: str) -> tuple[str, ...]:
     """The columns declared to decide: accuracy (mAP with several labels), and energy in the mask where there is one."""
-    shown = next(iter(declared(setting).values())).shown
+    shown = next(iter(rows_of(setting).values())).shown
     return tuple(metric for metric in ("accuracy", "mAP", "energy_in_mask") if metric in shown)
 
 
@@ -78,7 +80,7 @@ def rows_run(setting: str) -> tuple[str, ...]:
     def there(key: str) -> bool:
         return records.record_path(f"bench/{setting}/{key}", "smoke").exists()
 
-    return tuple(key for key in declared(setting) if there(key) and there(twin(key)))
+    return tuple(key for key in rows_of(setting) if there(key) and there(twin(key)))
 
 
 def measured() -> tuple[str, ...]:
