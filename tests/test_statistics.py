@@ -1,12 +1,11 @@
-"""Paired differences, Holm's correction, and the bench page's tables that are made of them."""
+"""What a handful of seeds can say, against scipy, published tables and simulation."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tools.bench_page import bench_markdown
-from xai_course.measure.statistics import holm, paired
-from xai_course.runs import comparison
+from xai_course.measure.statistics import detectable, equivalence, holm, paired
 
 
 def test_paired_interval_is_scipys():
@@ -27,17 +26,40 @@ def test_holm_by_hand():
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
 
 
-def test_unknown_tables_are_named():
-    with pytest.raises(ValueError, match="tables are verdict, scores, differences, maps of plain, .*got nothing plain"):
-        bench_markdown("nothing", "plain")
+def test_equivalence_is_the_90_percent_interval():
+    """Two one-sided tests at 5 % say the same as the 90 % interval within the margin."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        ours, theirs = rng.normal(0.0, 1.0, (2, 6)).tolist()
+        found = paired(ours, theirs, confidence=0.9)
+        assert (equivalence(ours, theirs, 1.0) < 0.05) == (found.low > -1.0 and found.high < 1.0)
 
 
-def test_a_table_shows_the_records_and_a_control_is_no_row():
-    text = bench_markdown("scores", "plain")
-    accuracy = str(comparison.records.load("bench/plain/ce").metrics["accuracy"]).replace(" ", "\u00a0")
-    assert f"| Cross-entropy | {accuracy} |" in text and "shuffled" not in text
-    difference = comparison.differences("plain", "accuracy")["energy"]
-    assert f"| Energy loss (Rao et al.) | Cross-entropy | {difference.mean:+.3f} |" in bench_markdown(
-        "differences", "plain"
-    )
-    assert comparison.primary("multi") == ("mAP", "energy_in_mask") and comparison.primary("clothes") == ("accuracy",)
+def test_equivalence_by_hand():
+    """Gaps 1, 2, 3: mean 2, error 1/sqrt(3), t = (2 - 4) sqrt(3) against the upper margin, two degrees of freedom."""
+    t = 2 * 3**0.5
+    p = 0.5 - 0.5 * t / (t * t + 2) ** 0.5  # Student's distribution with two degrees of freedom
+    assert equivalence([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], 4.0) == pytest.approx(p)
+    assert equivalence([1.0, 1.0], [1.0, 1.0], 0.1) == 0.0 and equivalence([2.0, 2.0], [1.0, 1.0], 0.5) == 1.0
+    with pytest.raises(ValueError, match="margin must be positive, got 0"):
+        equivalence([1.0, 2.0], [1.0, 2.0], 0.0)
+    with pytest.raises(ValueError, match="one length"):
+        equivalence([1.0, 2.0], [1.0], 0.1)
+
+
+@pytest.mark.parametrize(("runs", "effect"), [(33.36713, 0.5), (199, 0.2), (15, 0.78)])
+def test_detectable_is_cohens_table(runs, effect):
+    """Cohen 1988: 33.37 pairs for a medium effect (R's pwr.t.test), 199 for a small one, 15 for 0.78."""
+    assert detectable(1.0, runs) == pytest.approx(effect, abs=2e-3)
+
+
+def test_detectable_is_found_as_often_as_promised():
+    rng = np.random.default_rng(1)
+    effect = detectable(0.02, 5)
+    samples = rng.normal(effect, 0.02, (2000, 5))
+    found = [paired(row, [0.0] * 5).p < 0.05 for row in samples.tolist()]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+    assert detectable(0.0, 5) == 0.0 and detectable(0.02, 5, power=0.9) > effect > detectable(0.02, 5, level=0.1)
+    for arguments in ((-1.0, 5), (1.0, 1)):
+        with pytest.raises(ValueError, match="sd must be at least 0 and runs at least 2"):
+            detectable(*arguments)
