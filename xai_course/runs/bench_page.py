@@ -8,9 +8,9 @@ survives Holm's correction over all methods of a setting.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from ..measure.statistics import Difference, holm, paired
 from ..measure.trivial import TRIVIAL
 from . import records
 from .bench_parts import COMBINED, REAL, ROWS, SETTINGS, rows_of
@@ -27,31 +27,21 @@ NAMES = {
     "energy_in_mask": "energy in mask",
     "pointing": "pointing",
     "iou": "IoU",
-    "f1_plus": "F1+",
-    "f1_minus": "F1−",
+    "f1_plus_relative": "F1+",
+    "f1_minus_relative": "F1−",
     "box_accuracy": "box accuracy",
     "deletion": "deletion",
     "insertion": "insertion",
     "time": "time × CE",
     "memory": "memory × CE",
 }
-MAPS = ("energy_in_mask", "pointing", "iou", "f1_plus", "f1_minus", "box_accuracy")
+MAPS = ("energy_in_mask", "pointing", "iou", "f1_plus_relative", "f1_minus_relative", "box_accuracy")
 LESS_IS_MORE = ("ece", "memorised", "deletion", "time", "memory")
 PRIMARY = {
     **{setting: ("mAP" if setting == "multi" else "accuracy", "energy_in_mask") for setting in SETTINGS},
     **{setting: ("accuracy", "energy_in_mask")[: 1 + real.masks] for setting, real in REAL.items()},
 }
 BLOCK = re.compile(r"^% bench (?P<what>\w+) (?P<setting>\w+)\n.*?^% end\n", re.M | re.S)
-
-
-class Difference(NamedTuple):
-    """A method minus its twin: mean over seeds, ends of the 95 % interval, two-sided p-value, and each seed's value."""
-
-    mean: float
-    low: float
-    high: float
-    p: float
-    values: tuple[float, ...]
 
 
 def title(key: str) -> str:
@@ -83,24 +73,6 @@ def values(setting: str, key: str, metric: str) -> dict[int, float]:
     return dict(zip(record.seeds, record.metrics[metric].values))
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.95) -> Difference:
-    """Mean of the differences with Student's interval, n - 1 degrees of freedom.
-
-    Raises:
-        ValueError: fewer than two pairs, or lengths that differ.
-    """
-    from scipy import stats
-
-    if len(ours) != len(theirs) or len(ours) < 2:
-        raise ValueError(f"ours and theirs must be of one length >= 2, got {len(ours)} and {len(theirs)}")
-    gaps = [a - b for a, b in zip(ours, theirs)]
-    n, mean = len(gaps), sum(gaps) / len(gaps)
-    error = (sum((g - mean) ** 2 for g in gaps) / (n - 1) / n) ** 0.5
-    reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * error
-    p = 2 * float(stats.t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
-    return Difference(mean, mean - reach, mean + reach, p, tuple(gaps))
-
-
 def differences(setting: str, metric: str) -> dict[str, Difference]:
     """Every method of a setting against its twin, seeds matched by number.
 
@@ -116,15 +88,6 @@ def differences(setting: str, metric: str) -> dict[str, Difference]:
             raise ValueError(f"bench/{setting}/{key} and {twin(key)} must have the same seeds, got other ones")
         found[key] = paired([ours[s] for s in ours], [theirs[s] for s in ours])
     return found
-
-
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm's step-down adjusted p-values: calling those below 0.05 real errs anywhere in at most 5 of 100 cases."""
-    adjusted, worst = {}, 0.0
-    for rank, key in enumerate(sorted(p, key=p.get)):
-        worst = max(worst, min(1.0, (len(p) - rank) * p[key]))
-        adjusted[key] = worst
-    return {key: adjusted[key] for key in p}
 
 
 def verdicts(setting: str, metric: str, level: float = 0.05) -> dict[str, str]:

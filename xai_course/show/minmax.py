@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..measure.segmentation import f1_background, f1_foreground
+from ..measure.scores import f1_background, f1_foreground
 from ..methods.erasing import Found
 from ..methods.minmax import MaskRule, combined_map, conditional_entropy, split_image, undecided_loss, upsample
 from .style import CYCLE, draw, image_grid, style
@@ -177,15 +177,16 @@ def compare(images: Tensor, truth: Tensor, maps: Mapping[str, Tensor]):
 
 def f1_against_area(truth: Tensor, share: float):
     """A centred square of area ``share`` as the prediction, and both scores of all such squares, which know nothing."""
-    from ..measure.segmentation import trivial_masks
+    from ..measure.trivial import centre_box
 
     shares = [0.02 * i for i in range(1, 51)]
-    squares = [trivial_masks(truth.shape, s)["centre"] for s in shares]
+    images = truth.unsqueeze(1).float()
+    squares = [centre_box(images, s).bool() for s in shares]
     plus, minus = ([100 * float(f(s, truth).mean()) for s in squares] for f in (f1_foreground, f1_background))
     with style():
         figure, axes = _axes(2, 6.4, 2.5, gridspec_kw={"width_ratios": (1, 1.8)})
         draw(axes[0, 0], truth[0].float())
-        _outline(axes[0, 0], trivial_masks(truth.shape, share)["centre"][0], CYCLE[1])
+        _outline(axes[0, 0], centre_box(images, share)[0], CYCLE[1])
         axes[0, 0].set(title=f"a square of {100 * share:.0f} %")
         _bare(axes[0, 0])
         for values, name, colour in ((plus, "F1+", CYCLE[0]), (minus, "F1-", CYCLE[1])):
