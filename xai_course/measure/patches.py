@@ -7,6 +7,7 @@ numbers equal those of a selection that looks at nothing, so `patch_measures` re
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -359,10 +360,7 @@ def _eleven_point(scores: Tensor, targets: Tensor) -> Tensor:
         if (0.1 * found < recall < 0.1 * (found + 1) or recall == 1) and found < 11:
             found += 1
             marks[found] = rank
-    levels = [
-        precision[marks[i + 1]]
-        if marks[i + 1] == 0 or marks[i + 1] <= marks[i]
-        else precision[marks[i] : marks[i + 1]].amax()
-        for i in range(11)
+    levels = [  # a level that no image falls on has no later rank than the one before
+        precision[b] if b <= a else precision[a:b].amax() for a, b in itertools.pairwise(marks[:12])
     ]
     return torch.stack(levels).mean()

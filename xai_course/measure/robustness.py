@@ -124,7 +124,7 @@ def pgd(
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     step_size = 2.5 * epsilon / steps if step_size is None else step_size
-    attacked = images.clone()
+    attacked = images
     if generator is not None:
         noise = torch.rand(images.shape, generator=generator, dtype=images.dtype).to(images.device)
         attacked = (images + epsilon * (2 * noise - 1)).clamp(0, 1)
