@@ -13,10 +13,8 @@ import torch
 from torch import nn
 
 from xai_course.data.batch import ArrayData, Batch, Splits
-from xai_course.measure import protocol
-from xai_course.measure.localisation import energy_in_mask
+from xai_course.measure import energy_in_mask, judged, look, paired, protocol, validation_accuracy
 from xai_course.measure.sanity import lambda_zero_equals_baseline, untrained, weight_randomisation
-from xai_course.measure.statistics import paired
 from xai_course.methods.amc import AmcLoss
 from xai_course.methods.base import CrossEntropy
 from xai_course.methods.classic import Center
@@ -63,7 +61,7 @@ def test_rows_are_plain_data_and_methods_of_one_network_share_preset_and_images(
             if bench_parts.net_of(key) is bench_parts.small:
                 assert row["net"] == found["ce"]["net"]
     trials = [s for name, s in settings.items() if name.split("/")[1] in ("rate", "tuning")]
-    assert trials and all(s["measures"] == ["xai_course.measure.protocol.validation_accuracy"] for s in trials)
+    assert trials and all(s["measures"] == ["xai_course.measure.looking.validation_accuracy"] for s in trials)
     assert TUNING_SEED not in bench_parts.SEEDS
     assert all(len(row.grid) in (0, 3) for row in ROWS.values())  # one budget
 
@@ -240,13 +238,13 @@ def test_focused_attention_is_the_attention_loss_plus_reff_on_its_own_decision()
 
 def test_perfect_maps_score_one_and_thresholds_come_from_validation():
     masks = batch(6).masks
-    found = protocol.scores((masks.float(), masks), (masks.float(), masks))
-    assert set(found.values()) == {1.0} and tuple(found) == comparison.MAPS
+    found = judged([({"": masks.float()}, masks)], [({"": masks.float()}, masks)])
+    assert tuple(found)[:6] == comparison.MAPS and {found[name] for name in comparison.MAPS} == {1.0}
     half = masks.float() + 0.5 * (~masks)  # right above one half only: validation that likes low thresholds misleads
     everything = torch.ones_like(masks)
-    right, wrong = protocol.scores((half, masks), (half, masks)), protocol.scores((half, everything), (half, masks))
-    assert right["iou"] == 1.0 and right["f1_plus"] == 1.0
-    assert wrong["iou"] == pytest.approx(masks[0].double().mean().item()) and wrong["f1_minus"] == 0.0
+    right, wrong = (judged([({"": half}, truth)], [({"": half}, masks)]) for truth in (masks, everything))
+    assert right["iou"] == 1.0 and right["f1_plus_relative"] == 1.0
+    assert wrong["iou"] == pytest.approx(masks[0].double().mean().item()) and wrong["f1_minus_relative"] == 0.0
 
 
 def test_every_measure_answers_for_every_network():
@@ -263,7 +261,7 @@ def test_every_measure_answers_for_every_network():
         before = copy.deepcopy(method.state_dict())
         found = {}
         for measure in (
-            protocol.validation_accuracy,
+            validation_accuracy,
             protocol.explanations,
             partial(protocol.perturbation, images=4, steps=2),
             partial(protocol.randomisation, images=4),
@@ -301,8 +299,8 @@ def test_trivial_controls_of_known_maps():
     share = batch(1).masks.double().mean().item()
     assert found["energy_in_mask_whole"] == pytest.approx(share) and found["iou_whole"] == pytest.approx(share)
     assert {f"{score}_untrained" for score in comparison.MAPS} <= found.keys()
-    maps, masks = zip(*(protocol.maps_and_masks(untrained(method, seed=k), splits().test)[1:] for k in range(3)))
-    energies = [energy_in_mask(m, s).nanmean().item() for m, s in zip(maps, masks)]
+    fresh = [list(look(untrained(method, seed=k), splits().test)) for k in range(3)]
+    energies = [torch.cat([energy_in_mask(s.maps, s.masks) for s in seen]).nanmean().item() for seen in fresh]
     assert found["energy_in_mask_untrained"] == pytest.approx(sum(energies) / 3)
     assert found["energy_in_mask_untrained_sd"] > 0  # the starts differ
 

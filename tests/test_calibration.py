@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from xai_course.data.batch import ArrayData, Splits
-from xai_course.measure.calibration import calibration, expected_calibration_error
+from xai_course.measure.confidence import calibration, expected_calibration_error
 from xai_course.methods.base import CrossEntropy
 from xai_course.nets.convnets import GapClassifier
 
@@ -18,6 +18,15 @@ def test_by_hand():
     assert expected_calibration_error(confidence, right, 10) == pytest.approx((4 * 0.15 + 0.6) / 5)
     assert expected_calibration_error(torch.ones(3), torch.ones(3, dtype=torch.bool)) == 0.0
     assert expected_calibration_error(torch.ones(3), torch.zeros(3, dtype=torch.bool)) == 1.0
+
+
+def test_gaps_of_two_bins_do_not_cancel():
+    """Sure and wrong beside unsure and right: one bin for all would find nothing."""
+    confidence = torch.tensor([0.9, 0.1], dtype=torch.float64)
+    assert expected_calibration_error(confidence, torch.tensor([False, True]), 10) == pytest.approx(0.9)
+    assert expected_calibration_error(confidence, torch.tensor([False, True]), 1) == pytest.approx(0.0)
+    edge = torch.tensor([0.5, 0.49], dtype=torch.float64)  # 0.5 opens the upper of two bins
+    assert expected_calibration_error(edge, torch.tensor([True, False]), 2) == pytest.approx((0.5 + 0.49) / 2)
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])

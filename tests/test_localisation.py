@@ -11,26 +11,39 @@ from hypothesis import strategies as st
 
 from xai_course.data.batch import ArrayData, Splits
 from xai_course.maps import grad_cam
+from xai_course.measure import scores
 from xai_course.measure.faithfulness import deletion, deletion_auc, insertion_auc
-from xai_course.measure.localisation import (
+from xai_course.measure.localising import AT_A_LEVEL, NAMES, SCORES, best_levels, energy_by_layer, judged, localisation
+from xai_course.measure.looking import accuracy, look
+from xai_course.measure.sanity import rank_correlation
+from xai_course.measure.scores import (
     LEVELS,
-    accuracy,
-    best_levels,
     box_accuracy,
     boxes_of,
     dead,
-    energy_by_layer,
     energy_in_mask,
     iou,
-    iou_at,
-    localisation,
-    look,
     pixel_average_precision,
     pointing_game,
+    thresholded,
 )
-from xai_course.measure.trivial import TRIVIAL, centre_box, edges, gaussian_centre, random_map, whole_image
+from xai_course.measure.trivial import (
+    TRIVIAL,
+    blind_map,
+    centre_box,
+    coin,
+    edges,
+    gaussian_centre,
+    random_map,
+    whole_image,
+)
 from xai_course.methods.base import CrossEntropy, Method
 from xai_course.nets.convnets import small_cnn
+
+
+def iou_at(maps, masks, level):
+    return iou(thresholded(maps, level), masks)
+
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
 
@@ -150,18 +163,18 @@ def test_box_of_the_largest_part_with_diagonal_neighbours():
     maps[0, 1, 1] = 1.0  # the peak is alone
     maps[0, 4, 3] = maps[0, 5, 4] = maps[0, 6, 5] = 0.6  # three cells joined by their corners
     maps[0, 7, 9] = 0.3  # below the level
-    assert boxes_of(maps, 0.5).tolist() == [[3, 4, 6, 7], [0, 0, 0, 0]]
-    assert boxes_of(maps, 0.7).tolist()[0] == [1, 1, 2, 2]
+    assert boxes_of(thresholded(maps, 0.5)).tolist() == [[3, 4, 6, 7], [0, 0, 0, 0]]
+    assert boxes_of(thresholded(maps, 0.7)).tolist()[0] == [1, 1, 2, 2]
 
 
 def test_box_accuracy():
-    maps = torch.zeros(3, 10, 10)
-    maps[0, 2:6, 2:6] = 1  # exact
-    maps[1, 2:6, 2:4] = 1  # half the box: IoU .5
-    maps[2, 2:6, 2:6] = 1  # true box is empty: left out
-    boxes = torch.tensor([[2, 2, 6, 6], [2, 2, 6, 6], [0, 0, 0, 0]])
-    assert box_accuracy(maps, boxes, (0.5,), overlap=0.5).tolist() == [1.0]
-    assert box_accuracy(maps, boxes, (0.5, 1.0), overlap=0.51).tolist() == [0.5, 0.5]
+    predicted, masks = (torch.zeros(3, 10, 10, dtype=torch.bool) for _ in range(2))
+    predicted[0, 2:6, 2:6] = True  # exact
+    predicted[1, 2:6, 2:4] = True  # half the box: IoU .5
+    predicted[2, 2:6, 2:6] = True  # no object: left out
+    masks[:2, 2:6, 2:6] = True
+    assert box_accuracy(predicted, masks).tolist()[:2] == [1.0, 1.0] and box_accuracy(predicted, masks).isnan()[2]
+    assert box_accuracy(predicted, masks, overlap=0.51).tolist()[:2] == [1.0, 0.0]
 
 
 def test_trivial_maps():
@@ -174,9 +187,53 @@ def test_trivial_maps():
     assert torch.equal(random_map(images), random_map(images)) and not torch.equal(
         random_map(images), random_map(images, 1)
     )
+    assert torch.equal(coin(images), (random_map(images) < 0.5).float())
     step = torch.zeros(1, 1, 6, 6)
     step[..., 3:] = 1
     assert (edges(step)[0, :, 2:4] == 4).all() and (edges(step)[0, :, [0, 1, 4, 5]] == 0).all()
+
+
+@few
+@given(st.integers(0, 999))
+def test_no_guess_that_is_the_same_for_all_images_beats_the_blind_map(seed):
+    """Mean pointing and, cut at its best level, mean IoU against every single-pixel guess and centred boxes."""
+    _, masks = random_pair(seed, batch=6)
+    blind = blind_map(masks).expand(6, -1, -1)
+    guesses = torch.eye(30).view(30, 1, 5, 6).expand(-1, 6, -1, -1)
+    best = max(pointing_game(guess, masks).mean() for guess in guesses)
+    assert pointing_game(blind, masks).mean() == pytest.approx(float(best))
+    most = max(iou_at(blind, masks, level).mean() for level in LEVELS)
+    boxes = torch.stack([centre_box(torch.zeros(6, 1, 5, 6), area) for area in (0.1, 0.25, 0.5, 1.0)])
+    assert all(iou(box.bool(), masks).mean() <= most + 0.15 for box in boxes)
+
+
+def test_a_cut_is_a_share_of_the_peak_or_a_value():
+    maps = torch.tensor([[[0.1, 0.2, 0.4]], [[0.0, 0.6, 0.9]], [[0.0, 0.0, 0.0]]])
+    assert thresholded(maps, 0.5).tolist() == [[[False, True, True]], [[False, True, True]], [[False] * 3]]
+    assert thresholded(maps, 0.5, "absolute").tolist() == [[[False] * 3], [[False, True, True]], [[False] * 3]]
+    assert thresholded(maps, 0, "absolute").all()
+    for scale in (0.1, 7.0):
+        assert torch.equal(thresholded(scale * maps, 0.3), thresholded(maps, 0.3))
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor on a device without float64, as Apple's: double precision is an error until it is brought to the CPU."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def double(self):
+        raise TypeError("this device has no float64")
+
+
+def test_double_precision_only_on_the_cpu():
+    maps, masks = random_pair(0)
+    far, where = maps.float().as_subclass(Elsewhere), masks.as_subclass(Elsewhere)
+    for score in (energy_in_mask, pointing_game, pixel_average_precision):
+        assert torch.as_tensor(score(far, where)).allclose(torch.as_tensor(score(maps.float(), masks)))
+    for score in (iou, scores.f1_foreground, box_accuracy):
+        torch.testing.assert_close(score(thresholded(far, 0.5), where), score(thresholded(maps.float(), 0.5), masks))
+    torch.testing.assert_close(rank_correlation(far, far), rank_correlation(maps, maps))
 
 
 # ---- of a trained method ------------------------------------------------------------------------------------------
@@ -215,9 +272,10 @@ def test_localisation_of_a_method_beside_trivial_maps():
     assert accuracy(method, bright_squares()) == {"accuracy": 1.0}
 
 
-def test_without_masks_only_counts_are_given():
-    result = localisation(Pointer(torch.nn.Linear(1, 1)), bright_squares(masks=False))
-    assert result == {"dead_maps": 0.0, "images_with_mask": 0.0}
+def test_without_masks_there_is_nothing_to_score():
+    for measure in (localisation, lambda m, s: energy_by_layer(m, s, ["body.1"])):
+        with pytest.raises(ValueError, match="data must have masks"):
+            measure(CrossEntropy(small_cnn(3, width=2)), bright_squares(masks=False))
 
 
 def test_the_level_comes_from_the_validation_split_only():
@@ -226,10 +284,28 @@ def test_the_level_comes_from_the_validation_split_only():
     soft[:, 0] += 0.4 * (1 - soft[:, 0])  # background at .4: levels above it are right
     validation = ArrayData(soft, good.validation.labels, good.validation.masks)
     splits = good._replace(validation=validation)
-    level = best_levels(method, validation)[""]
-    assert level == min(l for l in LEVELS if l > 0.4) and localisation(method, splits)["iou_level"] == level
+    level = min(l for l in LEVELS if l > 0.4)
+    assert localisation(method, splits)["iou_level"] == level
     other = splits._replace(test=ArrayData(soft * 0.5, good.test.labels, good.test.masks))
     assert localisation(method, other)["iou_level"] == level
+    assert localisation(method, splits, cut="absolute", scores=["iou"], trivial=False)["iou_absolute"] == 1.0
+    assert localisation(method, other, cut="absolute", scores=["iou"], trivial=False)["iou_absolute"] == 1.0
+    half = other._replace(test=ArrayData(soft * 0.4, good.test.labels, good.test.masks))  # 0.4 at most: below the value
+    assert localisation(method, half, cut="absolute", scores=["iou"], trivial=False)["iou_absolute"] == 0.0
+
+
+@pytest.mark.parametrize("cut", NAMES)
+def test_every_score_has_a_level_of_its_own_and_the_best_of_validation(cut):
+    maps, masks = random_pair(4, batch=8)
+    maps = maps / 4
+    found = judged([({"": maps}, masks)], [({"": maps}, masks)], SCORES, cut)
+    for score, names in NAMES[cut].items():
+        own = [sum(f(thresholded(maps, l, cut), masks).nanmean() for f in AT_A_LEVEL[score]) for l in LEVELS]
+        own = own[1::2] if score == "box_accuracy" else own
+        assert sum(found[name] for name in names[:-1]) == pytest.approx(float(max(own))), score
+        assert best_levels([({"": maps}, masks)], [score], cut)[score, ""] == found[names[-1]]
+    with pytest.raises(ValueError, match="scores must be of"):
+        judged([], [], ("dice",))
 
 
 def test_look_explains_predicted_or_label_and_restores_modes():
@@ -268,7 +344,6 @@ def test_energy_by_layer_is_that_of_the_enlarged_maps():
     for name, own in zip(("energy_body.1", "energy_body.4"), maps):
         large = torch.nn.functional.interpolate(own[:, None], (8, 8), mode="bilinear", align_corners=False)[:, 0]
         assert found[name] == pytest.approx(energy_in_mask(large, batch.masks).nanmean().item())
-    assert energy_by_layer(method, bright_squares(masks=False), ["body.1"]) == {}
 
 
 # ---- deletion and insertion ------------------------------------------------------------------------------------------
@@ -288,6 +363,18 @@ def test_deletion_and_insertion_by_hand():
     assert deletion_auc(score, images, bad, steps=4, baseline=dark).item() == pytest.approx(0.75)
     assert insertion_auc(score, images, good, steps=4, baseline=dark).item() == pytest.approx(0.75)
     assert insertion_auc(score, images, bad, steps=4, baseline=dark).item() == pytest.approx(0.25)
+
+
+def test_portions_are_weighed_by_their_true_size():
+    """Five pixels in three steps: 2, 1 and 2 of them go, so the trapezoids are not equally wide."""
+    images = torch.tensor([0.0, 0.2, 0.4, 0.6, 1.0]).view(1, 1, 1, 5)
+    left = {0: 1.0, 2: 0.6, 3: 0.4, 5: 0.0}
+
+    def score(x):
+        return torch.tensor([left[int((x < 0).sum())]])
+
+    area = deletion_auc(score, images, images[:, 0], steps=3, baseline=torch.tensor(-1.0))
+    assert area.item() == pytest.approx(0.5)  # a straight line; with equal widths 0.4667
 
 
 def test_deletion_of_a_method():
@@ -326,17 +413,19 @@ def test_wrong_inputs():
     maps, masks = random_pair(0)
     spoilt = maps.clone()
     spoilt[1, 0, 0] = torch.nan
-    measures = (
-        *(energy_in_mask, pointing_game, pixel_average_precision, lambda m, t: iou_at(m, t, 0.5)),
-        lambda m, t: box_accuracy(m, torch.ones(3, 4)),
-    )
+    measures = (*(energy_in_mask, pointing_game, pixel_average_precision, lambda m, t: iou_at(m, t, 0.5)),)
     for call, message in (
         (lambda: energy_in_mask(maps[:2], masks), r"\(2, 5, 6\) and \(3, 5, 6\)"),
         (lambda: pointing_game(maps, masks.float()), "float32"),
         (lambda: energy_in_mask(maps[0], masks[0]), r"\[B, H, W\]"),
         (lambda: iou(maps, masks), "threshold the maps first"),
         (lambda: iou_at(maps, masks, 0.0), r"\(0, 1\], got 0.0"),
-        (lambda: box_accuracy(maps, torch.zeros(2, 4)), r"B=3, got \(2, 4\)"),
+        (lambda: iou_at(maps, masks, 1.5), r"\(0, 1\], got 1.5"),
+        (lambda: thresholded(maps, -0.1, "absolute"), r"\[0, 1\], got -0.1"),
+        (lambda: thresholded(maps, 0.5, "peak"), "cut must be one of relative, absolute"),
+        (lambda: box_accuracy(masks, masks[:2]), "both be"),
+        (lambda: centre_box(maps[:, None], 0.0), "area must lie"),
+        (lambda: blind_map(maps), "masks must be"),
         *((lambda m=measure: m(spoilt, masks), "NaN or infinity in 1 of 3") for measure in measures),
     ):
         with pytest.raises(ValueError, match=message):

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xai_course.data.batch import ArrayData, Batch, Splits
+from xai_course.measure.looking import look
 from xai_course.measure.memory import saved_activations
-from xai_course.measure.segmentation import look
 from xai_course.methods import minmax as mm
 from xai_course.methods.erasing import Erasing, decay, erase, frozen_statistics, mined, mining, sample_trust
 from xai_course.methods.minmax import MaskRule, MinMax, answers
@@ -511,8 +511,8 @@ def test_mined_counts():
     truth = torch.rand(10, 16, 16, generator=torch.Generator().manual_seed(0)) < 0.3
     data = ArrayData(images, labels, truth)
     lax, strict = (mined(method, data, Erasing(3, rule=rule), size=4) for rule in ("none", "paper"))
-    assert [lax[f"accepted_{t}"] for t in range(4)] == [100] * 4
-    assert lax["f1_plus_0"] == strict["f1_plus_0"] and strict["accepted_3"] <= strict["accepted_1"] <= 100
+    assert [lax[f"accepted_{t}"] for t in range(4)] == [1] * 4
+    assert lax["f1_plus_0"] == strict["f1_plus_0"] and strict["accepted_3"] <= strict["accepted_1"] <= 1
     wrong = ArrayData(images, (labels + 1) % 3, truth)
     assert mined(method, wrong, Erasing(3), size=4)["accepted_0"] == 0  # and yet the first mask counts, trusted or not
     assert mined(method, wrong, Erasing(3), size=4)["f1_plus_3"] == pytest.approx(lax["f1_plus_0"])
@@ -534,15 +534,13 @@ def test_answers_and_mining_are_what_they_say():
         images = mm.scaled(data.images)
         mask, own = method.locate(images)
         inside, outside = (method.judge(x, role) for role, x in enumerate(mm.split_image(images, mask), 1))
-    right = lambda logits: 100 * (logits.argmax(1) == data.labels).float().mean().item()  # noqa: E731
+    right = lambda logits: (logits.argmax(1) == data.labels).float().mean().item()  # noqa: E731
     assert [found[k] for k in ("localiser", "inside", "outside")] == pytest.approx(
         [right(own), right(inside), right(outside)]
     )
-    gap = 100 * (1 - mm.conditional_entropy(outside).mean().item() / math.log(3))
-    assert found["outside_gap"] == pytest.approx(gap, abs=1e-3) and 0 <= found["mixed"] <= 100
-    assert (
-        dug["none_accepted_4"] == 100 and dug["paper_accepted_1"] <= dug["label_accepted_1"] <= dug["paper_accepted_0"]
-    )
+    gap = 1 - mm.conditional_entropy(outside).mean().item() / math.log(3)
+    assert found["outside_gap"] == pytest.approx(gap, abs=1e-5) and 0 <= found["mixed"] <= 1
+    assert dug["none_accepted_4"] == 1 and dug["paper_accepted_1"] <= dug["label_accepted_1"] <= dug["paper_accepted_0"]
 
 
 def frozen_somewhere() -> tuple[MinMax, list[bool]]:

@@ -39,6 +39,34 @@ def test_precision_recall_f1_are_scikit_learns(seed):
             assert found[prefix + name] == pytest.approx(value, abs=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_ties_absent_classes_and_classes_never_called(seed):
+    """Against the definitions, class by class, in loops."""
+    scores, targets = random_problem(seed, ties=True)
+    targets[:, 2] = 0
+    scores[:, 4] = -5.0
+    found, precisions, recalls = M.average_precision(scores, targets), [], []
+    for k in range(7):
+        s, t = scores[:, k].tolist(), targets[:, k].tolist()
+        area = last = 0.0
+        for level in sorted(set(s), reverse=True):
+            called = [b for a, b in zip(s, t) if a >= level]
+            recall = sum(called) / max(1.0, sum(t))
+            area, last = area + (recall - last) * sum(called) / len(called), recall
+        assert found[k].isnan() if k == 2 else found[k].item() == pytest.approx(area, abs=1e-12)
+        hits = sum(b for a, b in zip(s, t) if a > 0.8)
+        precisions.append(hits / max(1, sum(a > 0.8 for a in s)))
+        recalls.append(hits / max(1.0, sum(t)))
+    got = M.precision_recall_f1(scores > 0.8, targets)
+    f1 = [2 * p * r / (p + r) if p + r else 0.0 for p, r in zip(precisions, recalls)]
+    for name, values in (("CP", precisions), ("CR", recalls), ("CF1", f1)):
+        assert got[name] == pytest.approx(sum(values) / 7, abs=1e-12)
+    p, r = got["CP"], got["CR"]
+    assert got["CF1_of_means"] == pytest.approx(2 * p * r / (p + r), abs=1e-12)
+    one = M.precision_recall_f1(scores[:, :1] > 0.8, targets[:, :1])
+    assert one["CP"] == one["OP"] == pytest.approx(precisions[0], abs=1e-12)
+
+
 def test_map_is_torchmetrics():
     classification = pytest.importorskip("torchmetrics.functional.classification")
     scores, targets = random_problem(5, False)

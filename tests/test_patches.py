@@ -10,7 +10,7 @@ from xai_course.data.batch import ArrayData, Splits
 from xai_course.measure.multilabel import mean_average_precision
 from xai_course.measure.patches import (
     Patches,
-    best_level,
+    best_weight_level,
     box_ap,
     eleven_point_map,
     hull,
@@ -127,8 +127,10 @@ def test_the_level_is_the_best_one():
     weights = F.one_hot(torch.tensor([0, 14]), 36) + 0.3
     objects = torch.tensor([[[0, 0, 9, 9]], [[8, 8, 17, 17]]])
     weights = weights / weights.sum(1, keepdim=True)
-    assert best_level(seen_of(weights, objects)) == 1.0  # below, every patch counts; from there on, only the right one
-    assert best_level(seen_of(torch.full((2, 36), 1 / 36), objects)) == 0.0
+    assert (
+        best_weight_level(seen_of(weights, objects)) == 1.0
+    )  # below, every patch counts; from there on, only the right one
+    assert best_weight_level(seen_of(torch.full((2, 36), 1 / 36), objects)) == 0.0
 
 
 class Told(LossAttention):
@@ -206,6 +208,9 @@ def test_eleven_points_are_not_average_precision():  # D16, agrees with the rele
     few[0] = few[1] = 1
     assert eleven_point_map(torch.arange(10.0, 0, -1).unsqueeze(1), few) == pytest.approx(1)
     assert mean_average_precision(torch.arange(10.0, 0, -1).unsqueeze(1), few) == 1
+    # two of four right, the first and the last: recall .5 and 1 end two levels, [0, 0] and the ranks 0 to 3; nine stay
+    ends = torch.tensor([[1.0], [0.0], [0.0], [1.0]])
+    assert eleven_point_map(torch.tensor([[4.0], [3], [2], [1]]), ends) == pytest.approx(1.0)
     hidden = torch.tensor([0.0, 1, 1]).unsqueeze(1)  # two of three right, but not the first: 2 points instead of 11
     assert eleven_point_map(torch.tensor([[3.0], [2], [1]]), hidden) < 0.1
     assert mean_average_precision(torch.tensor([[3.0], [2], [1]]), hidden) > 0.5

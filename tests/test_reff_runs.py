@@ -135,7 +135,7 @@ def test_spot_of_a_wrong_size(size):
 
 def test_the_measure_sees_through_a_map_on_the_object():
     """The network of the chapter's proof: its map lies on the object, its answer comes from beside it."""
-    from xai_course.measure.shortcut import outside_shares
+    from xai_course.measure.outside import outside_shares
 
     class Leak(nn.Module):
         def __init__(self):
@@ -171,7 +171,7 @@ def test_the_measure_sees_through_a_map_on_the_object():
 
 def test_seen_does_not_open_the_test_split():
     from xai_course.data.batch import Splits
-    from xai_course.measure.shortcut import seen, shortcut
+    from xai_course.measure.outside import seen, shortcut
 
     net, batch = problem(dtype=torch.float32)
     data = ArrayData(batch.images, batch.labels, batch.masks)

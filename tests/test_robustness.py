@@ -140,6 +140,37 @@ def test_limit_and_modes(trained):
     method.eval()
 
 
+def test_pgd_starts_anywhere_in_the_ball(trained):
+    method, splits = trained
+    images, labels = splits.test.images.clamp(0.4, 0.6), splits.test.labels
+    starts = [
+        R.pgd(method.logits, images, labels, 0.3, steps=1, step_size=0.0, generator=torch.Generator().manual_seed(seed))
+        - images
+        for seed in (0, 1)
+    ]
+    for moved in starts:  # uniform: both signs alike, a deviation of 0.3 / sqrt(3)
+        assert abs(moved.mean()) < 0.02 and moved.std() == pytest.approx(0.3 / 3**0.5, rel=0.03)
+    assert not torch.equal(*starts)
+    still = images.clone()
+    assert torch.equal(R.pgd(method.logits, images, labels, 0.3, steps=1, step_size=0.0), images)
+    R.pgd(method.logits, images, labels, 0.3, steps=2)
+    assert torch.equal(images, still)
+
+
+def test_limit_counts_images_over_batches():
+    method, sizes = CrossEntropy(small_cnn(3, channels=1, width=2, seed=0)), []
+    data = ArrayData(torch.rand(300, 1, 8, 8), torch.zeros(300, dtype=torch.long))
+
+    def attack(scores, images, labels):
+        sizes.append(len(images))
+        return images
+
+    for limit, want in ((None, [256, 44]), (270, [256, 14]), (256, [256]), (7, [7]), (999, [256, 44])):
+        sizes.clear()
+        R.accuracy_under(method, data, attack, limit)
+        assert sizes == want, limit
+
+
 def test_multi_label_gradient():
     method = CrossEntropy(small_cnn(3, channels=1, width=2, seed=0)).eval()
     images = torch.rand(2, 1, 8, 8)

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from xai_course.data.batch import ArrayData, Splits
-from xai_course.measure import segmentation as seg
+from xai_course.measure import scores as seg
+from xai_course.measure.localising import best_levels, segmentation
+from xai_course.measure.looking import look, padded_map
+from xai_course.measure.trivial import whole_image
 
 
 def slow_f1(predicted, truth) -> float:
@@ -45,7 +48,7 @@ def squares(areas=(0.1, 0.3, 0.5, 0.9)) -> torch.Tensor:
 
 def test_all_ones_reaches_2a_over_1_plus_a():
     truth = squares()
-    full = seg.trivial_masks(truth.shape)["all_ones"]
+    full = whole_image(truth.unsqueeze(1).float()).bool()
     expected = torch.tensor([2 * a / (1 + a) for a in (0.1, 0.3, 0.5, 0.9)], dtype=torch.float64)
     assert torch.allclose(seg.f1_foreground(full, truth), expected, atol=1e-12)
     assert torch.equal(seg.f1_background(full, truth), torch.zeros(4, dtype=torch.float64))
@@ -54,18 +57,10 @@ def test_all_ones_reaches_2a_over_1_plus_a():
 def test_per_image_and_pooled_differ():
     """Areas .1, .3, .5, .9 under a mask of ones: 56.4 % averaged over images, 62.1 % pooled over pixels."""
     truth = squares()
-    full = seg.trivial_masks(truth.shape)["all_ones"]
+    full = whole_image(truth.unsqueeze(1).float()).bool()
     assert round(100 * float(seg.f1_foreground(full, truth).mean()), 1) == 56.4
     plus, minus = seg.f1_pooled(full, truth)
     assert round(100 * plus, 1) == 62.1 and minus == 0
-
-
-def test_trivial_masks():
-    masks = seg.trivial_masks((3, 8, 12), area=0.25)
-    assert masks["centre"].sum().item() == 3 * 4 * 6 and not masks["empty"].any()
-    assert masks["centre"][0, 2:6, 3:9].all()
-    assert 0.3 < masks["random"].float().mean() < 0.7
-    assert torch.equal(masks["random"], seg.trivial_masks((3, 8, 12))["random"])
 
 
 def test_padded_map_crops_back():
@@ -76,7 +71,7 @@ def test_padded_map_crops_back():
         seen.append(padded.shape)
         return padded[:, 0]
 
-    assert torch.equal(seg.padded_map(explain, images, 16), images[:, 0])
+    assert torch.equal(padded_map(explain, images, 16), images[:, 0])
     assert seen[0][-2:] == (32, 48)
 
 
@@ -97,12 +92,13 @@ def test_level_chosen_where_it_is_right():
     images = torch.zeros(4, 3, 8, 8)
     images[:, 0] = torch.where(truth, 0.4, 0.2)
     data, method = ArrayData(images, torch.zeros(4, dtype=torch.int64), truth), Fixed()
-    assert seg.best_level(method, data, (0.1, 0.3, 0.5)) == 0.3
-    assert torch.equal(seg.scores_at(method, data, (0.3,), size=3), torch.ones(1, 2, dtype=torch.float64))
+    seen = [({"": s.maps}, s.masks) for s in look(method, data, size=3)]
+    assert best_levels(seen, ["f1"], "absolute", (0.1, 0.3, 0.5)) == {("f1", ""): 0.3}
     assert method.training
-    found = seg.localisation(method, Splits("toy", data, data, data, ("a", "b"), ""), size=3)
-    assert found["chosen_plus"] == found["chosen_minus"] == 100 and found["chosen_level"] == 0.25
-    assert found["f1_plus"] == 0 == found["area"] and found["f1_minus"] == pytest.approx(100 * 2 * 48 / (48 + 64))
+    found = segmentation(method, Splits("toy", data, data, data, ("a", "b"), ""), size=3)
+    assert found["chosen_plus"] == found["chosen_minus"] == found["chosen_mean"] == 1 and found["chosen_level"] == 0.25
+    assert found["f1_plus"] == 0 == found["area"] and found["f1_minus"] == pytest.approx(2 * 48 / (48 + 64))
+    assert found["f1_mean"] == pytest.approx(found["f1_minus"] / 2)
     assert found["accuracy"] == 1 and found["error"] == 0 and found["pooled_plus"] == 0
 
 
@@ -115,10 +111,9 @@ BARE = ArrayData(torch.rand(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64))
     [
         (lambda: seg.f1_foreground(NONE, NONE[:, :1]), "both be"),
         (lambda: seg.f1_foreground(torch.rand(1, 2, 2), NONE), "bool"),
-        (lambda: seg.thresholded(torch.rand(1, 2, 2), 1.5), "level"),
-        (lambda: seg.trivial_masks((1, 2, 2), area=0), "area"),
-        (lambda: seg.padded_map(lambda x: x[:, 0], torch.rand(1, 3, 5, 40), 32), "too small"),
-        (lambda: seg.best_level(Fixed(), BARE, (0.5,)), "masks"),
+        (lambda: seg.thresholded(torch.rand(1, 2, 2), 1.5, "absolute"), "level"),
+        (lambda: padded_map(lambda x: x[:, 0], torch.rand(1, 3, 5, 40), 32), "too small"),
+        (lambda: segmentation(Fixed(), Splits("toy", BARE, BARE, BARE, ("a",), "")), "masks"),
     ],
 )
 def test_bad_input(call, match):

@@ -6,7 +6,8 @@
 - a fence ``{speed}`` becomes the tables of the benchmark records;
 - a fence ``{ledger}`` becomes the ledger of equations, algorithms and tables;
 - a fence ``{api}`` becomes the documentation of every public module, so that none can be forgotten;
-- a role ``{record}`experiment metric` `` (optionally a preset as third word) becomes "0.884 ± 0.003 (3 seeds)".
+- a role ``{record}`experiment metric` `` becomes "0.884 ± 0.003 (3 seeds)"; an optional third word is
+  a preset, and ``%`` as the last word prints a share in per cent, "88.4 ± 0.3 (3 seeds)".
 
 No number of ours is typed into a page by hand. A name that no record has is an error that names page and line.
 """
@@ -30,16 +31,22 @@ ASKED = re.compile(
 
 
 def record_text(argument: str) -> str:
-    """``"amc/digits/ce accuracy [preset]"`` -> mean ± sd (n seeds)."""
+    """``"amc/digits/ce accuracy [preset] [%]"`` -> mean ± sd (n seeds); with ``%`` in per cent, without the sign."""
+    from xai_course.measure.metrics import metric
     from xai_course.runs import records
 
     words = argument.split()
+    percent = words[-1:] == ["%"]
+    words = words[: len(words) - percent]
     if len(words) not in (2, 3):
-        raise ValueError(f"expected 'experiment metric [preset]', got {argument!r}")
+        raise ValueError(f"expected 'experiment metric [preset] [%]', got {argument!r}")
     record = records.load(words[0], preset=words[2] if len(words) == 3 else "smoke")
     if words[1] not in record.metrics:
         raise ValueError(f"record {words[0]} has no metric {words[1]!r}; it has {', '.join(sorted(record.metrics))}")
-    return f"{record.metrics[words[1]]} ({record.seeds_text})"
+    if percent and metric(words[1]).unit != "share":
+        raise ValueError(f"{words[1]} is no share: it is measured in {metric(words[1]).unit}, not in per cent")
+    found = record.metrics[words[1]]
+    return f"{found.percent if percent else found} ({record.seeds_text})"
 
 
 def block_text(kind: str, argument: str) -> str:

@@ -10,61 +10,114 @@ from torch import Tensor
 
 from ..data.batch import Splits, batches
 from ..nets.modes import device_of, evaluating
+from .looking import Measurable
 from .trivial import TRIVIAL
 
 
-def deletion_auc(score: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, **how) -> Tensor:
+def deletion_auc(
+    score: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, *, steps: int = 16, baseline: str | Tensor = "mean"
+) -> Tensor:
     """Area under the score while pixels are removed, most important first (Petsiuk et al. 2018); lower is better.
 
     Args:
         score: ``[B, C, H, W] -> [B]``, for example the softmax probability of the explained class.
         images: ``[B, C, H, W]``.
         maps: ``[B, H, W]``; only the order of the pixels counts, equal values in reading order.
-        how: ``steps`` (default 16) equal portions; ``baseline``, what removed pixels become: "mean" (each image's mean
-            colour, default), "blur" (Gaussian), or a tensor that broadcasts to the images.
+        steps: equal portions, rounded to whole pixels.
+        baseline: what removed pixels become: "mean" (each image's mean colour), "blur" (Gaussian), or a tensor that
+            broadcasts to the images.
 
     Returns:
-        ``[B]``, trapezoid area over the share of pixels removed, from 0 to 1.
+        ``[B]`` float64, trapezoid area over the share of pixels removed, from 0 to 1.
+
+    Raises:
+        ValueError: shapes that do not fit, no step, another baseline.
+
+    Example:
+        >>> image = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 5)
+        >>> def mean(x):
+        ...     return x.mean((1, 2, 3))
+        >>> black = torch.zeros(1)
+        >>> deletion_auc(mean, image, image[:, 0], steps=5, baseline=black)
+        tensor([0.0200], dtype=torch.float64)
+        >>> insertion_auc(mean, image, image[:, 0], steps=5, baseline=black)
+        tensor([0.1800], dtype=torch.float64)
     """
-    return _area(score, images, maps, insert=False, **how)
+    return _area(score, images, maps, False, steps, baseline)
 
 
-def insertion_auc(score: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, **how) -> Tensor:
+def insertion_auc(
+    score: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, *, steps: int = 16, baseline: str | Tensor = "mean"
+) -> Tensor:
     """Area under the score while the pixels appear on the baseline, most important first; higher is better.
 
-    Arguments and result as in `deletion_auc`.
+    Arguments, result and example as in `deletion_auc`.
+
+    Example:
+        >>> image = torch.ones(1, 1, 2, 2)
+        >>> insertion_auc(lambda x: x.mean((1, 2, 3)), image, image[:, 0], baseline=torch.zeros(1)).item()
+        0.5
     """
-    return _area(score, images, maps, insert=True, **how)
+    return _area(score, images, maps, True, steps, baseline)
+
+
+def predicted_probability(method: Measurable, images: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The probability that a method gives, in changed images, to the classes it predicts in these; and these classes.
+
+    Example:
+        >>> class Bright(Measurable):
+        ...     def logits(self, images):
+        ...         return images.mean((2, 3))
+        >>> images = torch.tensor([0.2, 0.9]).view(1, 2, 1, 1)
+        >>> probability, classes = predicted_probability(Bright(), images)
+        >>> classes, probability(0 * images)
+        (tensor([1]), tensor([0.5000]))
+    """
+    classes = method.logits(images).argmax(1)
+
+    def probability(changed: Tensor) -> Tensor:
+        return method.logits(changed).softmax(1).gather(1, classes.unsqueeze(1))[:, 0]
+
+    return probability, classes
 
 
 def deletion(
-    method, splits: Splits, *, images: int = 256, steps: int = 8, trivial: Sequence[str] = ("random", "edges")
+    method: Measurable,
+    splits: Splits,
+    *,
+    images: int = 256,
+    steps: int = 8,
+    trivial: Sequence[str] = ("random", "edges"),
 ) -> dict[str, float]:
     """``deletion_auc`` of the predicted class's probability on the first test images, pixels blurred away.
 
     Beside the method's own map: those named in ``trivial`` (keys of `trivial.TRIVIAL`), each under its name, and
     ``_mask``, the true object as the map. A network that never needed the object keeps its score when that is deleted,
     whatever its maps look like.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> list(deletion(CrossEntropy(small_cnn(width=2)), splits, steps=2))
+        ['deletion_auc', 'deletion_auc_random', 'deletion_auc_edges', 'deletion_auc_mask']
     """
-    device = device_of(method)
-    batch = next(iter(batches(splits.test, images, device)))
+    batch = next(batches(splits.test, images, device_of(method)))
     with evaluating(method), torch.no_grad():
-        classes = method.logits(batch.images).argmax(1)
+        score, classes = predicted_probability(method, batch.images)
         ways = {"": method.explain(batch.images, classes)}
         ways |= {f"_{name}": TRIVIAL[name](batch.images) for name in trivial}
         if batch.masks is not None:
             ways["_mask"] = batch.masks.to(batch.images.dtype)
-
-        def score(changed: Tensor) -> Tensor:
-            return method.logits(changed).softmax(1).gather(1, classes.unsqueeze(1))[:, 0]
-
         found = {k: deletion_auc(score, batch.images, m, steps=steps, baseline="blur") for k, m in ways.items()}
     return {f"deletion_auc{name}": float(values.mean()) for name, values in found.items()}
 
 
 @torch.no_grad()
 def _area(
-    score, images: Tensor, maps: Tensor, *, insert: bool, steps: int = 16, baseline: str | Tensor = "mean"
+    score: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, insert: bool, steps: int, baseline: str | Tensor
 ) -> Tensor:
     if maps.ndim != 3 or images.ndim != 4 or maps.shape != images[:, 0].shape:
         raise ValueError(f"maps must be [B, H, W] of the images {tuple(images.shape)}, got {tuple(maps.shape)}")
@@ -74,10 +127,10 @@ def _area(
     place = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # rank of each pixel, 0 first
     rank = place.view(maps.shape).unsqueeze(1)
     pixels, values = maps[0].numel(), []
-    for step in range(steps + 1):
-        first = rank < round(pixels * step / steps)
-        values.append(score(torch.where(first == insert, images, empty)).double())
-    return torch.trapezoid(torch.stack(values, 1), dx=1 / steps, dim=1)
+    portions = [round(pixels * step / steps) for step in range(steps + 1)]
+    for portion in portions:
+        values.append(score(torch.where((rank < portion) == insert, images, empty)).cpu().double())
+    return torch.trapezoid(torch.stack(values, 1), torch.tensor(portions, dtype=torch.float64) / pixels, dim=1)
 
 
 def _baseline(images: Tensor, kind: str | Tensor) -> Tensor:

@@ -10,7 +10,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 class SavedActivations:
-    """Bytes held now (``live``) and at most so far (``peak``). Parameters are left out: they stay anyway."""
+    """Bytes held now (``live``) and at most so far (``peak``). Parameters are left out: they stay anyway.
+
+    Example:
+        >>> SavedActivations(nn.ReLU()).peak
+        0
+    """
 
     def __init__(self, module: nn.Module):
         self.live, self.peak = 0, 0
@@ -29,7 +34,7 @@ class _Held:
         account.live += size
         account.peak = max(account.peak, account.live)
 
-    def __del__(self):
+    def __del__(self) -> None:
         self.account.live -= self.size
 
 
@@ -39,6 +44,14 @@ def saved_activations(module: nn.Module) -> Iterator[SavedActivations]:
 
     Args:
         module: whose parameters are not counted.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Linear(3, 2)
+        >>> with saved_activations(net) as account:
+        ...     loss = net(torch.ones(5, 3)).square().sum()
+        >>> account.peak  # the input (60 bytes) and what was squared (40)
+        100
     """
     account = SavedActivations(module)
     with saved_tensors_hooks(account._hold, lambda held: held.tensor):

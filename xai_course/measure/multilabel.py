@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from ..data.batch import Splits, batches
 from ..nets.modes import device_of, evaluating
+from .looking import Measurable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
@@ -18,24 +25,29 @@ def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
 
     Returns:
         ``[K]`` float64 in [0, 1]; NaN for a class without a positive image.
+
+    Raises:
+        ValueError: shapes that differ, no image, scores that are not finite.
+
+    Example:
+        >>> average_precision(torch.tensor([[0.9], [0.8], [0.7]]), torch.tensor([[1], [0], [1]]))
+        tensor([0.8333], dtype=torch.float64)
     """
+    from sklearn.metrics import average_precision_score
+
     _check(scores, targets)
-    return torch.stack([_one_class(s.double(), t.double()) for s, t in zip(scores.T, targets.T)])
-
-
-def _one_class(scores: Tensor, targets: Tensor) -> Tensor:
-    if not targets.any():
-        return scores.new_tensor(torch.nan)
-    scores, order = scores.sort(descending=True)
-    last = torch.cat([scores[1:] != scores[:-1], scores.new_ones(1, dtype=torch.bool)])  # end of each tie
-    hits = targets[order].cumsum(0)[last]
-    seen = torch.arange(1, len(scores) + 1, dtype=scores.dtype, device=scores.device)[last]
-    gained = torch.diff(hits, prepend=hits.new_zeros(1))
-    return (gained / hits[-1] * hits / seen).sum()
+    columns = zip(scores.T.cpu().numpy(), targets.T.cpu().numpy())
+    found = [average_precision_score(t, s) if t.any() else float("nan") for s, t in columns]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
-    """Mean of `average_precision` over the classes that occur."""
+    """Mean of `average_precision` over the classes that occur.
+
+    Example:
+        >>> mean_average_precision(torch.ones(4, 1), torch.tensor([[1], [0], [1], [0]]))
+        0.5
+    """
     return average_precision(scores, targets).nanmean().item()
 
 
@@ -44,39 +56,49 @@ def precision_recall_f1(predicted: Tensor, targets: Tensor) -> dict[str, float]:
 
     CF1 is the mean of the per-class F1, as Table 4 prints it; ``CF1_of_means`` is the other convention, 2 CP CR /
     (CP + CR). A ratio 0 / 0 counts as 0: a class never predicted has precision 0.
+
+    Example:
+        >>> found = precision_recall_f1(torch.tensor([[1, 0], [1, 1]]), torch.tensor([[1, 0], [0, 1]]))
+        >>> found["CP"], found["OP"]
+        (0.75, 0.6666666666666666)
     """
     _check(predicted, targets)
-    predicted, targets = predicted.bool(), targets.bool()
-    hits, called, real = ((m.sum(dim=0).double()) for m in (predicted & targets, predicted, targets))
-    precision, recall = _ratio(hits, called), _ratio(hits, real)
-    overall = [_ratio(hits.sum(), total.sum()) for total in (called, real)]
-    found = {
-        "CP": precision.mean(),
-        "CR": recall.mean(),
-        "CF1": _f1(precision, recall).mean(),
-        "CF1_of_means": _f1(precision.mean(), recall.mean()),
-        "OP": overall[0],
-        "OR": overall[1],
-        "OF1": _f1(*overall),
+    called, real = (t.cpu().bool().numpy() for t in (predicted, targets))
+    each = zip(*(_scores(c, r) for c, r in zip(called.T, real.T)))
+    precision, recall, f1 = (statistics.fmean(values) for values in each)
+    overall = _scores(called.ravel(), real.ravel())
+    return {
+        **{"CP": precision, "CR": recall, "CF1": f1, "CF1_of_means": statistics.harmonic_mean([precision, recall])},
+        **dict(zip(("OP", "OR", "OF1"), overall)),
     }
-    return {name: value.item() for name, value in found.items()}
 
 
-def multilabel_scores(method, splits: Splits) -> dict[str, float]:
-    """`mean_average_precision` and `precision_recall_f1` at probability 0.5 (logit 0) on the test split."""
+def _scores(called: np.ndarray, real: np.ndarray) -> tuple[float, ...]:
+    """Precision, recall and F1 of yes/no decisions ``[N]``."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    found = precision_recall_fscore_support(real, called, average="binary", zero_division=0.0)
+    return tuple(float(value) for value in found[:3])
+
+
+def multilabel_scores(method: Measurable, splits: Splits) -> dict[str, float]:
+    """`mean_average_precision` and `precision_recall_f1` at probability 0.5 (logit 0) on the test split.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> class Bright(Measurable):
+        ...     def logits(self, images):
+        ...         return images.mean((2, 3)) - 0.5
+        >>> data = ArrayData(torch.tensor([0.2, 0.9]).view(1, 2, 1, 1), torch.tensor([[0.0, 1.0]]))
+        >>> found = multilabel_scores(Bright(), Splits("toy", data, data, data, ("a", "b"), ""))
+        >>> found["mAP"], found["OF1"]
+        (1.0, 1.0)
+    """
     parts = batches(splits.test, device=device_of(method))
     with evaluating(method), torch.no_grad():
-        logits, targets = (torch.cat(t) for t in zip(*((method.logits(b.images).float(), b.labels) for b in parts)))
+        pairs = [(method.logits(b.images).float().cpu(), b.labels.cpu()) for b in parts]
+    logits, targets = (torch.cat(t) for t in zip(*pairs))
     return {"mAP": mean_average_precision(logits, targets), **precision_recall_f1(logits > 0, targets)}
-
-
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    return a / b.clamp_min(1)
-
-
-def _f1(precision: Tensor, recall: Tensor) -> Tensor:
-    total = precision + recall
-    return torch.where(total > 0, 2 * precision * recall / total.clamp_min(1e-300), 0.0)
 
 
 def _check(values: Tensor, targets: Tensor) -> None:

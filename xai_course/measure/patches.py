@@ -7,8 +7,9 @@ numbers equal those of a selection that looks at nothing, so `patch_measures` re
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,30 @@ from torch import Tensor
 from ..data.batch import Batch, Dataset, Splits, batches
 from ..data.boxes import masks_to_boxes
 from ..nets.modes import device_of, evaluating
+from .looking import Measurable
 
-LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+WEIGHT_LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 """Thresholds tried on the validation split, in units of the mean weight 1/M."""
+
+
+class _Seen(Protocol):
+    """What a method sees in a batch: ``image [B, K]`` logits, ``weights [B, M]``, logits ``patches [B, M, K]``."""
+
+    image: Tensor
+    weights: Tensor
+    patches: Tensor
+
+
+class Attends(Measurable):
+    """What the patch measures ask of a method beside a network that knows its patches' ``boxes``."""
+
+    def attend(self, images: Tensor) -> _Seen:
+        """Weights and logits of all patches."""
+        raise TypeError(f"{type(self).__name__} must define attend(images)")
+
+    def selected(self, weights: Tensor) -> Tensor:
+        """Which patches ``[B, M]`` bool the method keeps."""
+        raise TypeError(f"{type(self).__name__} must define selected(weights)")
 
 
 class Patches(NamedTuple):
@@ -66,13 +88,26 @@ def patches_inside(patches: Tensor, objects: Tensor) -> Tensor:
 
     Returns:
         ``[N, M]`` bool.
+
+    Example:
+        >>> grid = torch.tensor([[0, 0, 4, 4], [4, 0, 8, 4]])
+        >>> patches_inside(grid, torch.tensor([[[0, 0, 7, 3]]]))  # 12 and 9 of 16 pixels
+        tensor([[True, True]])
     """
     shared = _overlap(patches[None, None], objects.unsqueeze(2))
     return (2 * shared > _areas(patches)).any(1)
 
 
 def hull(selected: Tensor, patches: Tensor) -> Tensor:
-    """Smallest box around the selected patches: ``[N, M]`` bool, ``[M, 4]`` -> ``[N, 4]``, all zero where none is."""
+    """Smallest box around the selected patches: ``[N, M]`` bool, ``[M, 4]`` -> ``[N, 4]``, all zero where none is.
+
+    Example:
+        >>> grid = torch.tensor([[0, 0, 4, 4], [4, 0, 8, 4]])
+        >>> hull(torch.tensor([[True, True], [False, True], [False, False]]), grid)
+        tensor([[0, 0, 8, 4],
+                [4, 0, 8, 4],
+                [0, 0, 0, 0]])
+    """
     far = torch.iinfo(patches.dtype).max
     chosen = selected.unsqueeze(2)
     low = torch.where(chosen, patches[:, :2], far).amin(1)
@@ -87,6 +122,10 @@ def box_ap(boxes: Tensor, objects: Tensor, overlap: float = 0.5) -> float:
 
     Args:
         boxes: ``[N, 4]``, one guess per image; objects: ``[N, O, 4]``.
+
+    Example:
+        >>> box_ap(torch.tensor([[0, 0, 4, 4], [0, 0, 4, 4]]), torch.tensor([[[0, 0, 4, 3]], [[0, 0, 4, 2]]]))
+        0.5
     """
     shared = _overlap(boxes.unsqueeze(1), objects)
     union = _areas(boxes).unsqueeze(1) + _areas(objects) - shared
@@ -104,6 +143,10 @@ def patch_hits(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         ``[N, M]`` bool.
+
+    Example:
+        >>> patch_hits(torch.tensor([[[2.0, 1.0], [-3.0, -1.0]]]), torch.tensor([1]))
+        tensor([[False,  True]])
     """
     if labels.ndim == 1:
         return logits.argmax(-1) == labels.unsqueeze(1)
@@ -111,7 +154,13 @@ def patch_hits(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def patch_counts(selected: Tensor, hit: Tensor, inside: Tensor) -> dict[str, int]:
-    """Whole-number counts of ``[N, M]`` bool decisions, to be added up over shards of a data set."""
+    """Whole-number counts of ``[N, M]`` bool decisions, to be added up over shards of a data set.
+
+    Example:
+        >>> yes, no = torch.tensor([[True, True]]), torch.tensor([[True, False]])
+        >>> patch_counts(selected=yes, hit=yes, inside=no)["selected_inside"]
+        1
+    """
     return {
         "true": int((selected & hit & inside).sum()),
         "selected_hit": int((selected & hit).sum()),
@@ -128,8 +177,13 @@ def patch_scores(counts: dict[str, int]) -> dict[str, float]:
     Returns:
         ``precision`` = true / selected_hit, ``recall`` = true / inside and ``f`` = 2PR/(P+R) by the rule of the paper's
         code; ``plain_*`` the same without asking what the patch says (geometry only).
+
+    Example:
+        >>> yes, no = torch.tensor([[True, True]]), torch.tensor([[True, False]])
+        >>> patch_scores(patch_counts(selected=yes, hit=yes, inside=no))["precision"]
+        0.5
     """
-    scores = {}
+    scores: dict[str, float] = {}
     for prefix, true, called in (("", "true", "selected_hit"), ("plain_", "selected_inside", "selected")):
         precision = counts[true] / max(1, counts[called])
         recall = counts[true] / max(1, counts["inside"])
@@ -146,6 +200,11 @@ def trivial_selections(selected: Tensor, patches: Tensor, size: tuple[int, int],
 
     Returns:
         Name to ``[N, M]`` bool. (Selecting none scores 0 everywhere and needs no entry.)
+
+    Example:
+        >>> grid = torch.tensor([[0, 0, 4, 4], [4, 0, 8, 4]])
+        >>> trivial_selections(torch.tensor([[True, False]]), grid, (4, 8))["centre"].sum(1)
+        tensor([1])
     """
     count = selected.sum(1, keepdim=True)
     middle = (patches[:, :2] + patches[:, 2:]).double() / 2 - torch.tensor([size[1] / 2, size[0] / 2])
@@ -163,6 +222,12 @@ def object_boxes(data: Dataset, batch: Batch) -> Tensor:
 
     Raises:
         ValueError: the data set has neither ``boxes`` nor masks.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> data = ArrayData(torch.rand(4, 3, 32, 32), torch.arange(4), torch.rand(4, 32, 32) < 0.5)
+        >>> object_boxes(data, data.__getitems__([0, 1])).shape
+        torch.Size([2, 1, 4])
     """
     boxes = getattr(data, "boxes", None)
     if boxes is not None:
@@ -173,7 +238,7 @@ def object_boxes(data: Dataset, batch: Batch) -> Tensor:
     return masks_to_boxes(batch.masks.cpu()).unsqueeze(1)
 
 
-def look_at_patches(method, data: Dataset, *, geometry: str = "nominal", size: int = 256) -> Patches:
+def look_at_patches(method: Attends, data: Dataset, *, geometry: str = "nominal", size: int = 256) -> Patches:
     """Everything the measures need, from one pass in eval mode.
 
     Args:
@@ -182,31 +247,52 @@ def look_at_patches(method, data: Dataset, *, geometry: str = "nominal", size: i
 
     Raises:
         ValueError: the data set has neither boxes nor masks.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.loss_attention import LossAttention
+        >>> from xai_course.nets.patch_nets import patch_net
+        >>> data = ArrayData(torch.rand(4, 3, 32, 32), torch.arange(4), torch.rand(4, 32, 32) < 0.5)
+        >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> method = LossAttention(patch_net("small", 10, width=2, hidden=4))
+        >>> look_at_patches(method, splits.test).weights.shape
+        torch.Size([4, 36])
     """
-    device = device_of(method)
-    parts, objects, image_size = [], [], (0, 0)
+    parts: list[list[Tensor]] = []
+    found: list[Tensor] = []
     with evaluating(method), torch.no_grad():
-        for batch in batches(data, size, device):
+        for batch in batches(data, size, device_of(method)):
             seen = method.attend(batch.images)
             predicted = seen.image.argmax(1).view(-1, 1, 1).expand(-1, seen.patches.shape[1], 1)
             evidence = seen.weights * seen.patches.gather(2, predicted).squeeze(2).relu()
             hit = patch_hits(seen.patches, batch.labels)
             parts.append([t.cpu() for t in (seen.weights, method.selected(seen.weights), hit, evidence)])
-            objects += object_boxes(data, batch).unbind(0)
-            image_size = tuple(batch.images.shape[-2:])
-    boxes = method.net.boxes(image_size, geometry)
-    objects = torch.nn.utils.rnn.pad_sequence(objects, batch_first=True)
+            found += object_boxes(data, batch).unbind(0)
+            height, width = batch.images.shape[-2:]
+    boxes: Tensor = method.net.boxes((height, width), geometry)
+    objects = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
     weights, selected, hit, evidence = (torch.cat(column) for column in zip(*parts))
-    return Patches(weights, selected, hit, evidence, patches_inside(boxes, objects), objects, boxes, image_size)
+    return Patches(weights, selected, hit, evidence, patches_inside(boxes, objects), objects, boxes, (height, width))
 
 
-def best_level(seen: Patches, levels: Sequence[float] = LEVELS) -> float:
-    """The threshold, in units of 1/M, whose hull has the highest `box_ap`; the lowest of equals."""
+def best_weight_level(seen: Patches, levels: Sequence[float] = WEIGHT_LEVELS) -> float:
+    """The threshold, in units of 1/M, whose hull has the highest `box_ap`; the lowest of equals.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.loss_attention import LossAttention
+        >>> from xai_course.nets.patch_nets import patch_net
+        >>> data = ArrayData(torch.rand(4, 3, 32, 32), torch.arange(4), torch.rand(4, 32, 32) < 0.5)
+        >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> method = LossAttention(patch_net("small", 10, width=2, hidden=4))
+        >>> best_weight_level(look_at_patches(method, splits.validation)) in WEIGHT_LEVELS
+        True
+    """
     scores = [box_ap(hull(seen.weights > c / seen.weights.shape[1], seen.boxes), seen.objects) for c in levels]
     return float(levels[scores.index(max(scores))])
 
 
-def patch_measures(method, splits: Splits, *, geometry: str = "nominal") -> dict[str, float]:
+def patch_measures(method: Attends, splits: Splits, *, geometry: str = "nominal") -> dict[str, float]:
     """All patch measures on the test split, beside their dummies.
 
     Returns:
@@ -215,6 +301,16 @@ def patch_measures(method, splits: Splits, *, geometry: str = "nominal") -> dict
         ``evidence``, the shares of weight and of positive evidence on patches inside; ``ap`` by the method's own
         selection, and ``ap_level`` at the threshold ``level`` that is best on the validation split; ``ap_all`` (the
         whole grid), ``ap_random``, ``ap_centre``.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.loss_attention import LossAttention
+        >>> from xai_course.nets.patch_nets import patch_net
+        >>> data = ArrayData(torch.rand(4, 3, 32, 32), torch.arange(4), torch.rand(4, 32, 32) < 0.5)
+        >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> method = LossAttention(patch_net("small", 10, width=2, hidden=4))
+        >>> patch_measures(method, splits)["plain_recall_all"]
+        1.0
     """
     seen = look_at_patches(method, splits.test, geometry=geometry)
     counts = patch_counts(seen.selected, seen.hit, seen.inside)
@@ -227,7 +323,7 @@ def patch_measures(method, splits: Splits, *, geometry: str = "nominal") -> dict
         "ap": box_ap(hull(seen.selected, seen.boxes), seen.objects),
     }
     found["f_dummy"] = 2 * found["base"] / (1 + found["base"])
-    level = best_level(look_at_patches(method, splits.validation, geometry=geometry))
+    level = best_weight_level(look_at_patches(method, splits.validation, geometry=geometry))
     chosen = seen.weights > level / seen.weights.shape[1]
     found |= {"level": level, "ap_level": box_ap(hull(chosen, seen.boxes), seen.objects)}
     for name, selection in trivial_selections(seen.selected, seen.boxes, seen.size).items():
@@ -245,6 +341,11 @@ def eleven_point_map(scores: Tensor, targets: Tensor) -> float:
 
     Args:
         scores, targets: ``[N, K]``.
+
+    Example:
+        >>> scores, targets = torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([[0.0], [1.0], [1.0]])
+        >>> round(eleven_point_map(scores, targets), 3)  # average precision proper: 0.583
+        0.045
     """
     return float(torch.stack([_eleven_point(s, t) for s, t in zip(scores.T, targets.T)]).mean())
 
@@ -259,10 +360,7 @@ def _eleven_point(scores: Tensor, targets: Tensor) -> Tensor:
         if (0.1 * found < recall < 0.1 * (found + 1) or recall == 1) and found < 11:
             found += 1
             marks[found] = rank
-    levels = [
-        precision[marks[i + 1]]
-        if marks[i + 1] == 0 or marks[i + 1] <= marks[i]
-        else precision[marks[i] : marks[i + 1]].amax()
-        for i in range(11)
+    levels = [  # a level that no image falls on has no later rank than the one before
+        precision[b] if b <= a else precision[a:b].amax() for a, b in itertools.pairwise(marks[:12])
     ]
     return torch.stack(levels).mean()

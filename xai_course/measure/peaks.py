@@ -8,16 +8,26 @@ from torch import Tensor
 from ..data.batch import Splits, batches
 from ..maps import class_activation_map, gap_head
 from ..nets.modes import evaluating
+from .looking import Measurable
 
 
 @torch.no_grad()
-def map_peaks(method, splits: Splits, *, k: int = 3) -> dict[str, float]:
+def map_peaks(method: Measurable, splits: Splits, *, k: int = 3) -> dict[str, float]:
     """Peaks of positive and negative maps of a GAP network on the test split (single-label).
 
     ``positive_peak`` and ``negative_peak``: maximum minus mean of the label's map, and the mean of that over the k
     wrong classes with the largest logits, both in logits. ``peak_ratio`` is negative over positive, image by image
     (median): scaling all maps leaves it unchanged, so it tells flatter wrong maps from weaker maps.
     ``negative_std``: standard deviation over the cells of the k negative maps.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> method, splits = CrossEntropy(small_cnn(width=2)), Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> list(map_peaks(method, splits))
+        ['positive_peak', 'negative_peak', 'peak_ratio', 'negative_std']
     """
     positive, negative, spread = [], [], []
     head = gap_head(method.net)
@@ -41,5 +51,10 @@ def map_peaks(method, splits: Splits, *, k: int = 3) -> dict[str, float]:
 
 
 def peak(maps: Tensor) -> Tensor:
-    r"""``[..., h, w] -> [...]``: :math:`\max M - \bar M`, the quantity Proposition 1 of HNC bounds."""
+    r"""``[..., h, w] -> [...]``: :math:`\max M - \bar M`, the quantity Proposition 1 of HNC bounds.
+
+    Example:
+        >>> peak(torch.tensor([[1.0, 5.0], [0.0, 2.0]]))
+        tensor(3.)
+    """
     return maps.amax(dim=(-2, -1)) - maps.mean(dim=(-2, -1))

@@ -15,15 +15,22 @@ from torch import Tensor, nn
 from ..data.batch import Dataset, Splits, batches
 from ..maps import trackable
 from ..nets.modes import device_of, evaluating
+from .looking import Measurable, share_right
 
 Scores = Callable[[Tensor], Tensor]
+Attack = Callable[[Scores, Tensor, Tensor], Tensor]
 
 
 # --- what an attack climbs --------------------------------------------------------------------------------------------
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Summed over the batch, so that images do not scale each other's gradients; sigmoid form for ``[B, K]`` labels."""
+    """Summed over the batch, so that images do not scale each other's gradients; sigmoid form for ``[B, K]`` labels.
+
+    Example:
+        >>> round(cross_entropy(torch.zeros(2, 10), torch.tensor([3, 7])).item(), 4)  # 2 log 10
+        4.6052
+    """
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, reduction="sum")
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum")
@@ -33,6 +40,10 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Best wrong logit minus the right one, summed (Carlini and Wagner 2017). ``labels [B]`` int64.
 
     Its gradient does not fade as the network grows confident, so large logits cannot hide from it.
+
+    Example:
+        >>> margin(torch.tensor([[2.0, 5.0, 1.0]]), torch.tensor([0]))
+        tensor(3.)
     """
     right = F.one_hot(labels, logits.shape[1]).bool()
     return (logits.masked_fill(right, -torch.inf).amax(dim=1) - logits[right]).sum()
@@ -42,7 +53,15 @@ OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cr
 
 
 def image_gradient(scores: Scores, images: Tensor, labels: Tensor, objective: str = "cross_entropy") -> Tensor:
-    """Gradient of the objective with respect to the images, ``[B, C, H, W]``; parameters get no gradient."""
+    """Gradient of the objective with respect to the images, ``[B, C, H, W]``; parameters get no gradient.
+
+    Example:
+        >>> dark = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+        >>> dark[1].weight.data = torch.tensor([[1.0], [-1.0]])  # the brighter, the more class 0
+        >>> image, label = torch.tensor([[[[0.5]]]]), torch.tensor([0])
+        >>> image_gradient(dark, image, label).shape
+        torch.Size([1, 1, 1, 1])
+    """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
     with torch.inference_mode(False), torch.enable_grad():
@@ -63,6 +82,13 @@ def fgsm(scores: Scores, images: Tensor, labels: Tensor, epsilon: float) -> Tens
         images: ``[B, C, H, W]`` in [0, 1].
         labels: ``[B]`` int64 or ``[B, K]`` in {0, 1}.
         epsilon: at least 0.
+
+    Example:
+        >>> dark = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+        >>> dark[1].weight.data = torch.tensor([[1.0], [-1.0]])  # the brighter, the more class 0
+        >>> image, label = torch.tensor([[[[0.5]]]]), torch.tensor([0])
+        >>> fgsm(dark, image, label, epsilon=0.125).item()
+        0.375
     """
     _check_epsilon(epsilon)
     return (images + epsilon * image_gradient(scores, images, labels).sign()).clamp(0, 1)
@@ -86,12 +112,19 @@ def pgd(
         step_size: None takes 2.5 epsilon / steps, which can reach every corner of the ball.
         objective: ``"cross_entropy"`` or ``"margin"``.
         generator: draws the start uniformly in the ball; None starts at the image itself.
+
+    Example:
+        >>> dark = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+        >>> dark[1].weight.data = torch.tensor([[1.0], [-1.0]])  # the brighter, the more class 0
+        >>> image, label = torch.tensor([[[[0.5]]]]), torch.tensor([0])
+        >>> pgd(dark, image, label, epsilon=0.125, steps=2).item()
+        0.375
     """
     _check_epsilon(epsilon)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     step_size = 2.5 * epsilon / steps if step_size is None else step_size
-    attacked = images.clone()
+    attacked = images
     if generator is not None:
         noise = torch.rand(images.shape, generator=generator, dtype=images.dtype).to(images.device)
         attacked = (images + epsilon * (2 * noise - 1)).clamp(0, 1)
@@ -104,8 +137,18 @@ def pgd(
 # --- measures ---------------------------------------------------------------------------------------------------------
 
 
-def clean_accuracy(method, splits: Splits) -> dict[str, float]:
-    """Top-1 and top-5 accuracy on the test split, top-1 on the validation split, mean confidence of the prediction."""
+def clean_accuracy(method: Measurable, splits: Splits) -> dict[str, float]:
+    """Top-1 and top-5 accuracy on the test split, top-1 on the validation split, mean confidence of the prediction.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> method, splits = CrossEntropy(small_cnn(width=2)), Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> list(clean_accuracy(method, splits))
+        ['accuracy', 'top5', 'confidence', 'validation_accuracy']
+    """
     right, top5, confidence = [], [], []
     with evaluating(method), torch.no_grad():
         for batch in batches(splits.test, device=device_of(method)):
@@ -117,21 +160,29 @@ def clean_accuracy(method, splits: Splits) -> dict[str, float]:
             confidence.append(best.values[:, 0])
     mean = {"accuracy": right, "top5": top5, "confidence": confidence}
     found = {name: torch.cat(parts).float().mean().item() for name, parts in mean.items()}
-    return found | {
-        "validation_accuracy": accuracy_under(method, splits.validation, lambda scores, images, labels: images)
-    }
+    return found | {"validation_accuracy": share_right(method, splits.validation)}
 
 
 def fgsm_accuracy(
-    method, splits: Splits, *, epsilons: Sequence[float] = (0.05, 0.1, 0.2, 0.3), limit: int | None = None
+    method: Measurable, splits: Splits, *, epsilons: Sequence[float] = (0.05, 0.1, 0.2, 0.3), limit: int | None = None
 ) -> dict[str, float]:
-    """Test accuracy after `fgsm`, one entry ``fgsm_<epsilon>`` for each; the default epsilons are the paper's."""
+    """Test accuracy after `fgsm`, one entry ``fgsm_<epsilon>`` for each; the default epsilons are the paper's.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> method, splits = CrossEntropy(small_cnn(width=2)), Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> list(fgsm_accuracy(method, splits, epsilons=(0.05, 0.1)))
+        ['fgsm_0.05', 'fgsm_0.1']
+    """
     attacks = {f"fgsm_{e:g}": (lambda scores, images, labels, e=e: fgsm(scores, images, labels, e)) for e in epsilons}
     return {name: accuracy_under(method, splits.test, attack, limit) for name, attack in attacks.items()}
 
 
 def pgd_accuracy(
-    method,
+    method: Measurable,
     splits: Splits,
     *,
     epsilons: Sequence[float] = (0.05,),
@@ -139,10 +190,20 @@ def pgd_accuracy(
     objective: str = "cross_entropy",
     limit: int | None = None,
 ) -> dict[str, float]:
-    """Test accuracy after `pgd` from a random start, ``pgd_<epsilon>`` or ``pgd_margin_<epsilon>``."""
+    """Test accuracy after `pgd` from a random start, ``pgd_<epsilon>`` or ``pgd_margin_<epsilon>``.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> method, splits = CrossEntropy(small_cnn(width=2)), Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> list(pgd_accuracy(method, splits, objective="margin", steps=1))
+        ['pgd_margin_0.05']
+    """
     start = "pgd_margin" if objective == "margin" else "pgd"
 
-    def attack(epsilon: float):
+    def attack(epsilon: float) -> Attack:
         noise = torch.Generator().manual_seed(0)
         return lambda scores, images, labels: pgd(
             scores, images, labels, epsilon, steps=steps, objective=objective, generator=noise
@@ -152,7 +213,7 @@ def pgd_accuracy(
 
 
 def transfer_accuracy(
-    method,
+    method: Measurable,
     splits: Splits,
     *,
     source: Callable[[Splits], nn.Module],
@@ -165,32 +226,60 @@ def transfer_accuracy(
 
     Args:
         source: gives the other network, trained on the same splits.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> method, splits = CrossEntropy(small_cnn(width=2)), Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> list(transfer_accuracy(method, splits, source=lambda splits: small_cnn(width=2)))
+        ['transfer_0.05']
     """
     other = source(splits).to(device_of(method)).eval()
     attacks = {f"transfer_{e:g}": (lambda _, images, labels, e=e: fgsm(other, images, labels, e)) for e in epsilons}
     return {name: accuracy_under(method, splits.test, attack, limit) for name, attack in attacks.items()}
 
 
-def memorised(method, splits: Splits, *, limit: int | None = None) -> dict[str, float]:
+def memorised(method: Measurable, splits: Splits, *, limit: int | None = None) -> dict[str, float]:
     """``memorised``: share of the wrong training labels that the network has learnt to give; the rest it overruled.
 
     Args:
         splits: with ``train.corrupted [N]`` bool, True where a label was changed.
         limit: how many training images were used.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4))
+        >>> data.corrupted = torch.tensor([True, False, False, True])  # whose labels were changed
+        >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> memorised(CrossEntropy(small_cnn(width=2)), splits)["memorised"] in (0.0, 0.5, 1.0)
+        True
     """
+    corrupted: Tensor = getattr(splits.train, "corrupted")  # noqa: B009 (not every data set has it)
     hits = []
     with evaluating(method), torch.no_grad():
         for batch in batches(splits.train, device=device_of(method)):
-            wrong = splits.train.corrupted[batch.index.cpu()] & (batch.index.cpu() < (limit or len(splits.train)))
+            wrong = corrupted[batch.index.cpu()] & (batch.index.cpu() < (limit or len(splits.train)))
             hits.append((method.logits(batch.images).argmax(dim=1) == batch.labels).cpu()[wrong])
     found = torch.cat(hits).float()
     return {"memorised": found.mean().item() if len(found) else 0.0}
 
 
-def accuracy_under(
-    method, data: Dataset, attack: Callable[[Scores, Tensor, Tensor], Tensor], limit: int | None = None
-) -> float:
-    """Share of the first ``limit`` images (None: all) still right after ``attack(scores, images, labels)``."""
+def accuracy_under(method: Measurable, data: Dataset, attack: Attack, limit: int | None = None) -> float:
+    """Share of the first ``limit`` images (None: all) still right after ``attack(scores, images, labels)``.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> method, splits = CrossEntropy(small_cnn(width=2)), Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> accuracy_under(method, splits.test, lambda scores, images, labels: 0 * images, limit=1) in (0.0, 1.0)
+        True
+    """
     right, count = 0, 0
     with evaluating(method):
         for batch in batches(data, device=device_of(method)):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..data.batch import ArrayData, Batch
 from ..nets.modes import evaluating
+from .looking import Measurable
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def cascade(net: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
@@ -21,6 +25,11 @@ def cascade(net: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
 
     Raises:
         ValueError: nothing in ``net`` can be re-initialised.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+        >>> [name for name, _ in cascade(net)]
+        ['', '2', '0']
     """
     broken = copy.deepcopy(net).eval()
     layers = _resettable(broken)
@@ -35,11 +44,17 @@ def cascade(net: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
             yield name, copy.deepcopy(broken)
 
 
-def untrained(module: nn.Module, seed: int = 0) -> nn.Module:
+def untrained(module: M, seed: int = 0) -> M:
     """A copy with every layer re-initialised, BatchNorm statistics included: the control for the architecture alone.
 
     One untrained network is no control: its filters happen to answer to light or to dark, and its scores vary far more
     over ``seed`` than a trained network's. Take several.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> fresh, again = untrained(layer, seed=5), untrained(layer, seed=5)
+        >>> torch.equal(fresh.weight, layer.weight), torch.equal(fresh.weight, again.weight)
+        (False, True)
     """
     fresh = copy.deepcopy(module)
     with torch.random.fork_rng(devices=[]):
@@ -49,7 +64,7 @@ def untrained(module: nn.Module, seed: int = 0) -> nn.Module:
     return fresh
 
 
-def weight_randomisation(method, images: Tensor, classes: Tensor, seed: int = 0) -> list[dict]:
+def weight_randomisation(method: Measurable, images: Tensor, classes: Tensor, seed: int = 0) -> list[dict[str, Any]]:
     """How fast a method's maps change while its network is randomised from the top.
 
     Args:
@@ -59,6 +74,13 @@ def weight_randomisation(method, images: Tensor, classes: Tensor, seed: int = 0)
     Returns:
         One row per step: ``layer`` ("" for the trained network), ``rank_correlation`` and ``ssim`` with the trained
         network's maps, mean over the images. Values that stay near one mean that the maps do not show what was learnt.
+
+    Example:
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> rows = weight_randomisation(CrossEntropy(small_cnn(width=2)), torch.rand(1, 3, 16, 16), torch.tensor([0]))
+        >>> [row["layer"] for row in rows[:3]], round(rows[0]["rank_correlation"], 6)
+        (['', 'head', 'body.4.1'], 1.0)
     """
     rows, trained = [], None
     for name, net in cascade(method.net, seed):
@@ -72,30 +94,49 @@ def weight_randomisation(method, images: Tensor, classes: Tensor, seed: int = 0)
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
-    """Spearman's correlation of two maps' pixels, ``[B]`` float64 in [-1, 1]; 0 where one of them is constant."""
+    """Spearman's correlation of two maps' pixels, ``[B]`` float64 in [-1, 1]; 0 where one of them is constant.
+
+    Example:
+        >>> maps = torch.tensor([[[0.1, 0.2, 0.9]]])
+        >>> [round(rank_correlation(maps, other).item(), 6) for other in (maps.square(), -maps)]
+        [1.0, -1.0]
+    """
     _same(maps, others)
-    a, b = (_ranks(m.flatten(1).double()) for m in (maps, others))
+    a, b = (_ranks(m.flatten(1).cpu().double()) for m in (maps, others))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     scale = a.norm(dim=1) * b.norm(dim=1)
     return (a * b).sum(1) / torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
 def ssim(maps: Tensor, others: Tensor) -> Tensor:
-    """Structural similarity of maps in [0, 1] (scikit-image, 7x7 windows), ``[B]`` float64."""
+    """Structural similarity of maps in [0, 1] (scikit-image, 7x7 windows), ``[B]`` float64.
+
+    Example:
+        >>> maps = torch.rand(1, 8, 8)
+        >>> ssim(maps, maps).item()
+        1.0
+    """
     from skimage.metrics import structural_similarity
 
     _same(maps, others)
-    pairs = zip(maps.detach().double().cpu().numpy(), others.detach().double().cpu().numpy())
+    pairs = zip(maps.detach().cpu().double().numpy(), others.detach().cpu().double().numpy())
     return torch.tensor([structural_similarity(a, b, data_range=1.0) for a, b in pairs], dtype=torch.float64)
 
 
 def shuffled_labels(data: ArrayData, seed: int = 0) -> ArrayData:
-    """The same images and masks with the labels permuted: nothing is left to learn but the images by heart."""
+    """The same images and masks with the labels permuted: nothing is left to learn but the images by heart.
+
+    Example:
+        >>> shuffled_labels(ArrayData(torch.zeros(4, 3, 2, 2), torch.arange(4))).labels.sort().values
+        tensor([0, 1, 2, 3])
+    """
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     return ArrayData(data.images, data.labels[order.to(data.labels.device)], data.masks)
 
 
-def training_gap(method, baseline, batch: Batch, clock, *, steps: int = 3, lr: float = 0.1) -> float:
+def training_gap(
+    method: Measurable, baseline: Measurable, batch: Batch, clock: Any, *, steps: int = 3, lr: float = 0.1
+) -> float:
     """Largest difference between two methods' network weights after the same plain gradient steps.
 
     A guided method whose weight is zero must train exactly as its baseline: the gap is then 0.0, not just small.
@@ -106,6 +147,14 @@ def training_gap(method, baseline, batch: Batch, clock, *, steps: int = 3, lr: f
 
     Raises:
         ValueError: the two networks differ before the first step.
+
+    Example:
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> batch = Batch(torch.rand(4, 3, 16, 16), torch.arange(4), None, torch.arange(4))
+        >>> smooth, plain = (CrossEntropy(small_cnn(width=2, seed=0), label_smoothing=s) for s in (0.1, 0.0))
+        >>> training_gap(smooth, plain, batch, clock=None) > 0
+        True
     """
     both = [dict(m.net.named_parameters()) for m in (method, baseline)]
     if both[0].keys() != both[1].keys() or _gap(*both) > 0:
@@ -125,13 +174,23 @@ def training_gap(method, baseline, batch: Batch, clock, *, steps: int = 3, lr: f
 
 
 def lambda_zero_equals_baseline(
-    make: Callable[[nn.Module], nn.Module],
-    baseline: Callable[[nn.Module], nn.Module],
+    make: Callable[[nn.Module], Measurable],
+    baseline: Callable[[nn.Module], Measurable],
     net: nn.Module,
     batch: Batch,
-    clock,
+    clock: Any,
 ) -> bool:
-    """Whether ``make(net)``, a method with weight zero, and ``baseline(net)`` train to bitwise equal weights."""
+    """Whether ``make(net)``, a method with weight zero, and ``baseline(net)`` train to bitwise equal weights.
+
+    Example:
+        >>> from functools import partial
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> batch = Batch(torch.rand(4, 3, 16, 16), torch.arange(4), None, torch.arange(4))
+        >>> zero = partial(CrossEntropy, label_smoothing=0.0)
+        >>> lambda_zero_equals_baseline(zero, CrossEntropy, small_cnn(width=2), batch, clock=None)
+        True
+    """
     return training_gap(make(copy.deepcopy(net)), baseline(copy.deepcopy(net)), batch, clock) == 0.0
 
 
@@ -139,8 +198,13 @@ def _gap(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max(float((a[name] - b[name]).detach().abs().max()) for name in a)
 
 
-def _resettable(net: nn.Module) -> list[tuple[str, nn.Module]]:
-    found = [(n, m) for n, m in net.named_modules() if callable(getattr(m, "reset_parameters", None))]
+class _Resettable(Protocol):
+    def reset_parameters(self) -> None: ...
+
+
+def _resettable(net: nn.Module) -> list[tuple[str, _Resettable]]:
+    layers = ((n, m) for n, m in net.named_modules() if callable(getattr(m, "reset_parameters", None)))
+    found = [(name, cast(_Resettable, layer)) for name, layer in layers]
     if not found:
         raise ValueError(f"net must have layers with reset_parameters, got {type(net).__name__} without any")
     return found

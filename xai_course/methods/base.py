@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch, batches
 from ..maps import class_activation_map, enlarge, gap_head, normalise
+from ..measure.looking import Measurable
 from ..nets.modes import evaluating
 from ..preset import Clock
 
 Losses = dict[str, Tensor]
 
 
-class Method(nn.Module):
+class Method(Measurable):
     """A network and the rule that trains it.
 
     A subclass overrides `losses`. It yields one or several dictionaries of named scalar terms, each with a ``total``;

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Dataset, Splits, batches
-from ..measure.segmentation import f1_background, f1_foreground, thresholded
+from ..measure.scores import f1_background, f1_foreground, thresholded
 from ..nets.modes import device_of, evaluating
 from ..nets.role_norm import RoleNorm
 from .base import wide
@@ -152,7 +152,7 @@ def mined(method, data: Dataset, erasing: Erasing, *, size: int = 256) -> dict[s
         data: with masks. erasing: the rule to try, independent of the one that trained.
 
     Returns:
-        In per cent. ``accepted_t``: images trusted at step t. ``f1_plus_t``, ``f1_minus_t``: of the union of the
+        Shares. ``accepted_t``: images trusted at step t. ``f1_plus_t``, ``f1_minus_t``: of the union of the
         trusted masks up to step t, thresholded at 0.5; t = 0 counts whether trusted or not.
     """
     sums = Counter()
@@ -161,13 +161,14 @@ def mined(method, data: Dataset, erasing: Erasing, *, size: int = 256) -> dict[s
             union, last = torch.zeros_like(batch.masks), -1
             for found in erase(method.locate, 2 * batch.images - 1, batch.labels, erasing):
                 trusted, last = found.trust > 0, found.step
-                union = union | (thresholded(found.mask[:, 0]) & (trusted | (last == 0)).view(-1, 1, 1))
+                seen = thresholded(found.mask[:, 0], 0.5, "absolute")
+                union = union | (seen & (trusted | (last == 0)).view(-1, 1, 1))
                 sums[f"accepted_{last}"] += int(trusted.sum())
                 _count(sums, union, batch.masks, last)
             for step in range(last + 1, erasing.depth + 1):  # the recursion ended early: nothing more is found
                 sums[f"accepted_{step}"] += 0
                 _count(sums, union, batch.masks, step)
-    return {name: 100 * total / len(data) for name, total in sums.items()}
+    return {name: total / len(data) for name, total in sums.items()}
 
 
 RULES = ("paper", "label", "none")

@@ -290,7 +290,7 @@ def _weight(known: Tensor, erasing: Erasing | None) -> Tensor | None:
 
 @torch.no_grad()
 def answers(method: MinMax, splits: Splits, *, size: int = 256) -> dict[str, float]:
-    """What M and C say of the test images, in per cent: the means behind "sure inside, undecided outside".
+    """What M and C say of the test images, as shares: the means behind "sure inside, undecided outside".
 
     Returns:
         ``localiser``, ``inside``, ``outside``: accuracy of M on X, of C on X+ and on X- (chance is the aim there).
@@ -311,4 +311,4 @@ def answers(method: MinMax, splits: Splits, *, size: int = 256) -> dict[str, flo
             for name, logits in said.items():
                 right.setdefault(name, []).append((logits.argmax(1) == batch.labels).float())
             right.setdefault("outside_gap", []).append(gap)
-    return {name: 100 * float(torch.cat(parts).mean()) for name, parts in right.items()}
+    return {name: float(torch.cat(parts).mean()) for name, parts in right.items()}

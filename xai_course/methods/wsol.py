@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..measure.segmentation import trivial_masks
+from ..measure.trivial import centre_box, coin, whole_image
 from ..nets.unet import UNet
 from ..nets.wildcat import Localiser
 from ..preset import Clock
@@ -65,20 +65,23 @@ class FullSupervision(Method):
         return self.net(scaled(images)).sigmoid()[:, 0]
 
 
+MASKS = {"all_ones": whole_image, "random": coin, "centre": centre_box}
+
+
 class TrivialMask(Method):
-    """A mask that knows nothing, as a method, so that it stands in every table: see `trivial_masks` for the kinds.
+    """A mask that knows nothing, as a method, so that it stands in every table.
 
     Args:
         net: ignored; any module.
-        kind: "all_ones", "empty", "random" or "centre".
+        kind: one of `MASKS`.
     """
 
     classifies = False
 
     def __init__(self, net: nn.Module, kind: str = "all_ones"):
         super().__init__(net)
-        if kind not in trivial_masks((1, 1, 1)):
-            raise ValueError(f"kind must be one of {', '.join(trivial_masks((1, 1, 1)))}, got {kind!r}")
+        if kind not in MASKS:
+            raise ValueError(f"kind must be one of {', '.join(MASKS)}, got {kind!r}")
         self.kind = kind
         self.nothing = nn.Parameter(torch.zeros(()))  # a trainer wants something to train
 
@@ -89,5 +92,4 @@ class TrivialMask(Method):
         raise ValueError("a trivial mask has no image-level prediction (N/A in the paper's Table 1)")
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
-        masks = trivial_masks((len(images), *images.shape[-2:]))[self.kind]
-        return masks.to(images.device, images.dtype)
+        return MASKS[self.kind](images)

@@ -12,9 +12,9 @@ from functools import partial
 from ..data.batch import ArrayData, Splits, fingerprint
 from ..data.textured_digits import textured_digits
 from ..data.vision import cifar10, cifar100, mnist, svhn
-from ..measure.clusters import clusters
-from ..measure.compactness import map_area
-from ..measure.localisation import accuracy, localisation
+from ..measure.features import clusters
+from ..measure.localising import localisation, map_area
+from ..measure.looking import accuracy
 from ..methods.amc import AmcLoss, EuclideanContrastive
 from ..methods.base import CrossEntropy
 from ..nets.convnets import GapClassifier, amc_figure_net, amc_net, small_cnn

@@ -13,10 +13,10 @@ from ..data.folders import in_memory
 from ..data.textured_digits import textured_digits
 from ..data.textured_mnist import textured_mnist
 from ..data.vision import cifar10, fashion_mnist
-from ..measure.calibration import calibration
-from ..measure.localisation import accuracy
+from ..measure.confidence import calibration
+from ..measure.looking import accuracy, validation_accuracy
 from ..measure.multilabel import multilabel_scores
-from ..measure.protocol import controls, cost, explanations, perturbation, randomisation, validation_accuracy
+from ..measure.protocol import controls, cost, explanations, perturbation, randomisation
 from ..measure.robustness import fgsm_accuracy, memorised, pgd_accuracy
 from ..measure.sanity import shuffled_labels
 from ..methods.amc import AmcLoss

@@ -26,15 +26,15 @@ NAMES = {
     "energy_in_mask": "energy in mask",
     "pointing": "pointing",
     "iou": "IoU",
-    "f1_plus": "F1+",
-    "f1_minus": "F1−",
+    "f1_plus_relative": "F1+",
+    "f1_minus_relative": "F1−",
     "box_accuracy": "box accuracy",
     "deletion": "deletion",
     "insertion": "insertion",
     "time": "time × CE",
     "memory": "memory × CE",
 }
-MAPS = ("energy_in_mask", "pointing", "iou", "f1_plus", "f1_minus", "box_accuracy")
+MAPS = ("energy_in_mask", "pointing", "iou", "f1_plus_relative", "f1_minus_relative", "box_accuracy")
 TRIALS = ("rate", "tuning")
 
 

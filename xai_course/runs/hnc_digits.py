@@ -16,7 +16,7 @@ from torch import nn
 
 from ..data.batch import Splits
 from ..data.textured_digits import textured_digits
-from ..measure.localisation import localisation
+from ..measure.localising import localisation
 from ..measure.multilabel import multilabel_scores
 from ..measure.peaks import map_peaks
 from ..measure.robustness import clean_accuracy, fgsm_accuracy, memorised, pgd_accuracy, transfer_accuracy

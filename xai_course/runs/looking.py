@@ -8,7 +8,8 @@ from functools import partial
 from ..data.batch import Batch, Splits
 from ..data.textured_digits import textured_digits
 from ..measure.faithfulness import deletion
-from ..measure.localisation import accuracy, energy_by_layer, localisation
+from ..measure.localising import energy_by_layer, localisation
+from ..measure.looking import accuracy, share_right
 from ..methods.base import CrossEntropy, Losses, Method
 from ..nets.convnets import GapClassifier, small_cnn
 from ..preset import Clock, Preset
@@ -28,7 +29,7 @@ def small(splits: Splits) -> GapClassifier:
 
 def accuracy_as_trained(method: Method, splits: Splits) -> dict[str, float]:
     """Accuracy on the validation split, whose backgrounds are those of training."""
-    return {"accuracy_as_trained": accuracy(method, splits._replace(test=splits.validation))["accuracy"]}
+    return {"accuracy_as_trained": share_right(method, splits.validation)}
 
 
 class Untrained(CrossEntropy):

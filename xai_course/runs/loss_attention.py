@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from ..measure.localisation import accuracy
+from ..measure.looking import accuracy
 from ..measure.multilabel import multilabel_scores
 from ..measure.patches import patch_measures
 from ..methods.base import CrossEntropy

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch, Splits
 from ..data.folders import in_memory
 from ..data.image_sets import cub5, glas, nuclei
-from ..measure.segmentation import localisation
+from ..measure.localising import segmentation
 from ..methods.erasing import Erasing
 from ..methods.minmax import MinMax
 from ..methods.wsol import FullSupervision, PooledMaps, TrivialMask
@@ -107,7 +107,7 @@ def nothing(splits: Splits) -> nn.Module:
     return nn.Identity()
 
 
-WHOLE = partial(localisation, size=8, multiple=32)
+WHOLE = partial(segmentation, size=8, multiple=32)
 ERASING = partial(MinMax, erasing=Erasing(4, start_epoch=1))
 
 
@@ -174,7 +174,7 @@ def nuclei_row(like: Experiment) -> Experiment:
     needs = "the nuclei archive of the 2018 Data Science Bowl in XAI_COURSE_DATA"
     plans = minmax_digits.NUCLEI_PRESETS
     return Experiment(
-        name, like.title, small_nuclei, like.net, like.method, plans, (localisation,), needs=needs, shown=SHOWN
+        name, like.title, small_nuclei, like.net, like.method, plans, (segmentation,), needs=needs, shown=SHOWN
     )
 
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from ..data.batch import Splits
 from ..data.textured_digits import textured_digits
-from ..measure.segmentation import localisation, validation_error
+from ..measure.localising import segmentation
+from ..measure.looking import validation_error
 from ..methods.erasing import Erasing, mining
 from ..methods.minmax import MaskRule, MinMax, answers
 from ..methods.wsol import FullSupervision, PooledMaps, TrivialMask
@@ -84,12 +85,12 @@ def nothing(splits: Splits) -> nn.Module:
     return nn.Identity()
 
 
-def row(item: str, name: str, title: str, net, method, measures=(localisation,), presets=PRESETS) -> Experiment:
+def row(item: str, name: str, title: str, net, method, measures=(segmentation,), presets=PRESETS) -> Experiment:
     return Experiment(f"minmax/{item}/{name}", title, digits, net, method, presets, measures, shown=SHOWN)
 
 
 ROLES = partial(pair, roles=True)
-OURS = (localisation, answers, mining)
+OURS = (segmentation, answers, mining)
 ONCE = {name: replace(preset, epochs=1, limit=50) for name, preset in PRESETS.items()}  # nothing to train
 POOLED = {
     "cam_avg": "CAM-Avg",

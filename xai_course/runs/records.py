@@ -31,6 +31,12 @@ class Metric:
     def __str__(self) -> str:
         return f"{self.mean:.3f} ± {self.sd:.3f}" if len(self.values) > 1 else f"{self.mean:.3f}"
 
+    @property
+    def percent(self) -> str:
+        """A share as the papers print it: "43.4 ± 4.9", without the sign."""
+        sd = f" ± {100 * self.sd:.1f}" if len(self.values) > 1 else ""
+        return f"{100 * self.mean:.1f}{sd}"
+
 
 @dataclass(frozen=True)
 class Record:

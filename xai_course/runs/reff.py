@@ -8,7 +8,7 @@ from ..data.batch import Splits
 from ..data.files import cache_folder
 from ..data.spot import with_spot
 from ..data.textured_digits import textured_digits
-from ..measure.shortcut import seen, shortcut
+from ..measure.outside import seen, shortcut
 from ..methods.abn import ABN
 from ..methods.base import CrossEntropy
 from ..methods.pseudo_annotator import Pix2Pix, with_pseudo_annotations

@@ -8,7 +8,7 @@ from ..data.batch import Splits
 from ..data.files import cache_folder
 from ..data.image_sets import isic2017, pets
 from ..data.textured_mnist import textured_mnist
-from ..measure.shortcut import shortcut
+from ..measure.outside import shortcut
 from ..methods.abn import ABN
 from ..methods.base import CrossEntropy
 from ..methods.pseudo_annotator import Pix2Pix, with_pseudo_annotations

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Sequence
 from itertools import groupby
 
 from ..data.batch import fingerprint
+from ..measure.metrics import metric
 from . import records
 from .catalogue import PAPERS, experiments, unknown
 from .experiment import Experiment
@@ -41,19 +42,20 @@ def item_title(item: str) -> str:
 
 def _table(item: str, rows: list[Experiment]) -> str:
     found = {e.name: records.available(e.name) for e in rows}
-    reported = dict.fromkeys(metric for e in rows for metric in e.reported)
-    ours = dict.fromkeys(metric for e in rows if found[e.name] for metric in e.shown)
+    reported = dict.fromkeys(name for e in rows for name in e.reported)
+    ours = dict.fromkeys(name for e in rows if found[e.name] for name in e.shown)
     shared = in_common([record for e in rows for record in found[e.name].values()])
     whose = " (ours)" if reported else ""
-    head = ["Row", *(f"{_words(m)} (paper)" for m in reported), *(f"{_words(m)}{whose}" for m in ours), "How ours ran"]
+    head = ["Row", *(f"{_words(m)} (paper)" for m in reported)]
+    head += [*(f"{_words(m)}{', %' * metric(m).percent}{whose}" for m in ours), "How ours ran"]
     lines = []
     for experiment in rows:
-        paper = [experiment.reported.get(metric, "") for metric in reported]
+        paper = [experiment.reported.get(name, "") for name in reported]
         if not found[experiment.name]:
             reason = f"not run: needs {experiment.needs}" if experiment.needs else "not run yet"
             lines.append([experiment.title, *paper, *("" for _ in ours), reason])
         for record in found[experiment.name].values():
-            mine = [str(record.metrics.get(metric, "")) for metric in ours]
+            mine = [_printed(record, name) for name in ours]
             lines.append([experiment.title, *paper, *mine, how_it_ran(record, shared)])
     all_runs = f"*All runs: {', '.join(shared.values())}.*\n\n" if shared else ""
     return f"**{item_title(item)}**\n\n{all_runs}{table(head, lines)}"
@@ -84,5 +86,11 @@ def how_it_ran(record: Record, shared: Container[str] = ()) -> str:
     return ", ".join([*own, f"{sum(record.seconds) / len(record.seconds):.0f}\u00a0s\u00a0per\u00a0seed"])
 
 
-def _words(metric: str) -> str:
-    return metric.replace("_", " ")
+def _printed(record: Record, name: str) -> str:
+    """A metric as its papers print it, in per cent or not; nothing where the row lacks it."""
+    found = record.metrics.get(name)
+    return "" if found is None else found.percent if metric(name).percent else str(found)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

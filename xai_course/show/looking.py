@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..maps import enlarge, grad_cam, normalise
-from ..measure.localisation import iou_at
+from ..measure.scores import iou, thresholded
 from .style import CYCLE, MAP_COLOURS, draw, image_grid, style
 
 SCORES = {"energy_in_mask": "energy in the mask", "pointing": "pointing game", "iou": "IoU"}
@@ -48,7 +48,7 @@ def threshold_frame(images: Tensor, maps: Tensor, masks: Tensor, level: float):
     """Images with the object outlined in white and the part of the map above ``level`` in orange; IoU in the titles."""
     import matplotlib.pyplot as plt
 
-    scores = iou_at(maps, masks, level)
+    scores = iou(thresholded(maps, level), masks)
     with style():
         figure, axes = plt.subplots(1, len(images), figsize=(1.45 * len(images), 1.75), squeeze=False)
         for axis, image, map_, mask, score in zip(axes[0], images, maps, masks, scores):
@@ -67,7 +67,7 @@ def scores_beside_trivial(results: Mapping[str, dict | list[dict]], trivial: Seq
     """One panel for each score: a dot per network, a grey dot per trivial map.
 
     Args:
-        results: name to what `measure.localisation.localisation` returns, or to a list of that for several networks.
+        results: name to what `measure.localisation` returns, or to a list of that for several networks.
         trivial: suffixes to draw, for example ``("whole", "centre")``; they are taken from the first network.
     """
     import matplotlib.pyplot as plt

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..measure.segmentation import f1_background, f1_foreground
+from ..measure.scores import f1_background, f1_foreground
 from ..methods.erasing import Found
 from ..methods.minmax import MaskRule, combined_map, conditional_entropy, split_image, undecided_loss, upsample
 from .style import CYCLE, draw, image_grid, style
@@ -177,15 +177,16 @@ def compare(images: Tensor, truth: Tensor, maps: Mapping[str, Tensor]):
 
 def f1_against_area(truth: Tensor, share: float):
     """A centred square of area ``share`` as the prediction, and both scores of all such squares, which know nothing."""
-    from ..measure.segmentation import trivial_masks
+    from ..measure.trivial import centre_box
 
     shares = [0.02 * i for i in range(1, 51)]
-    squares = [trivial_masks(truth.shape, s)["centre"] for s in shares]
+    images = truth.unsqueeze(1).float()
+    squares = [centre_box(images, s).bool() for s in shares]
     plus, minus = ([100 * float(f(s, truth).mean()) for s in squares] for f in (f1_foreground, f1_background))
     with style():
         figure, axes = _axes(2, 6.4, 2.5, gridspec_kw={"width_ratios": (1, 1.8)})
         draw(axes[0, 0], truth[0].float())
-        _outline(axes[0, 0], trivial_masks(truth.shape, share)["centre"][0], CYCLE[1])
+        _outline(axes[0, 0], centre_box(images, share)[0], CYCLE[1])
         axes[0, 0].set(title=f"a square of {100 * share:.0f} %")
         _bare(axes[0, 0])
         for values, name, colour in ((plus, "F1+", CYCLE[0]), (minus, "F1-", CYCLE[1])):
@@ -197,27 +198,27 @@ def f1_against_area(truth: Tensor, share: float):
 
 
 def scores(points: Mapping[str, tuple[Sequence[float], Sequence[float]]], highlight: str = ""):
-    """F1+ and F1- of each row side by side, mean as a bar and a dot per seed; rows with ``highlight`` are coloured."""
+    """F1+ and F1- of each row (shares) in per cent: mean as a bar, a dot per seed; rows with ``highlight`` coloured."""
     with style():
         figure, axes = _axes(2, 7, 0.27 * len(points) + 0.7, sharey=True)
         for axis, part, label in zip(axes[0], (0, 1), ("F1+: object, %", "F1-: background, %")):
             for name, seeds in points.items():
-                colour = CYCLE[1] if highlight and highlight in name else CYCLE[5]
-                axis.barh(name, sum(seeds[part]) / len(seeds[part]), color=colour, height=0.6)
-                axis.plot(seeds[part], [name] * len(seeds[part]), "o", ms=3, color="black")
+                colour, dots = CYCLE[1] if highlight and highlight in name else CYCLE[5], [100 * v for v in seeds[part]]
+                axis.barh(name, sum(dots) / len(dots), color=colour, height=0.6)
+                axis.plot(dots, [name] * len(dots), "o", ms=3, color="black")
             axis.set(xlabel=label, xlim=(0, 100))
         axes[0, 0].invert_yaxis()
     return figure
 
 
 def bars(values: Mapping[str, Sequence[float]], label: str, baseline: str = ""):
-    """One horizontal bar per name (mean), a dot per seed, and a line at the ``baseline``'s mean."""
+    """Shares in per cent: a horizontal bar per name (mean), a dot per seed, and a line at the ``baseline``'s mean."""
     with style():
         figure, axes = _axes(1, 6, 0.3 * len(values) + 0.7)
-        axis, mean = axes[0, 0], {name: sum(v) / len(v) for name, v in values.items()}
+        axis, mean = axes[0, 0], {name: 100 * sum(v) / len(v) for name, v in values.items()}
         axis.barh(list(mean), list(mean.values()), color=CYCLE[5], height=0.6)
         for name, seeds in values.items():
-            axis.plot(seeds, [name] * len(seeds), "o", ms=3, color="black")
+            axis.plot([100 * v for v in seeds], [name] * len(seeds), "o", ms=3, color="black")
         if baseline:
             axis.axvline(mean[baseline], color=CYCLE[1], lw=1)
         axis.invert_yaxis()
@@ -226,11 +227,11 @@ def bars(values: Mapping[str, Sequence[float]], label: str, baseline: str = ""):
 
 
 def trust_curves(curves: Mapping[str, Sequence[float]], label: str):
-    """One line per rule against the step t of the recursion."""
+    """Shares in per cent, one line per rule, against the step t of the recursion."""
     with style():
         figure, axes = _axes(1, 6.2, 2.6)
         for name, values in curves.items():
-            axes[0, 0].plot(range(len(values)), values, "o-", label=name)
+            axes[0, 0].plot(range(len(values)), [100 * v for v in values], "o-", label=name)
         axes[0, 0].set(xlabel="step t of the recursion", ylabel=label, xticks=range(max(map(len, curves.values()))))
         axes[0, 0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

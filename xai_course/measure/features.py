@@ -1,4 +1,4 @@
-r"""How deep features cluster: homogeneity and completeness, angles within and between classes, Table 1's t-test.
+r"""How deep features cluster: homogeneity and completeness, angles within and between classes.
 
 Homogeneity and completeness need a clustering. AMC-Loss (Sec. 4.1) does not say which; its released code takes the
 *classifier's predictions*, which measures the confusion matrix and not the features. Both are here, under two names.
@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..data.batch import batches
+from ..data.batch import Dataset, Splits, batches
 from ..nets.modes import device_of, evaluating
+from .looking import Measurable
 
 SAMPLE = 2000  # images whose pairwise angles are measured: 2000^2 angles are 32 MB in float64
 
@@ -26,12 +27,20 @@ class Features(NamedTuple):
 
 
 @torch.no_grad()
-def deep_features(method, data, *, size: int = 256) -> Features:
-    """What ``method.net.embed`` and its head say of every image, in eval mode; the modes are put back afterwards."""
+def deep_features(method: Measurable, data: Dataset, *, size: int = 256) -> Features:
+    """What ``method.net.embed`` and its head say of every image, in eval mode; the modes are put back afterwards.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> deep_features(CrossEntropy(small_cnn(width=2)), data).logits.shape
+        torch.Size([4, 10])
+    """
     net = method.net
-    device = device_of(net)
     with evaluating(method):
-        parts = [(net.embed(b.images).float(), b.labels) for b in batches(data, size, device)]
+        parts = [(net.embed(b.images).float(), b.labels) for b in batches(data, size, device_of(method))]
         features = torch.cat([p[0] for p in parts])
         return Features(features.cpu(), net.head(features).cpu(), torch.cat([p[1] for p in parts]).cpu())
 
@@ -46,23 +55,19 @@ def homogeneity_completeness(labels: Tensor, clusters: Tensor) -> tuple[float, f
 
     Raises:
         ValueError: empty, or of different shapes.
+
+    Example:
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> torn = homogeneity_completeness(labels, torch.tensor([0, 1, 2, 3]))  # no cluster mixes two classes
+        >>> round(torn[0], 4), round(torn[1], 4)
+        (1.0, 0.5)
     """
     if labels.shape != clusters.shape or labels.ndim != 1 or not len(labels):
         raise ValueError(f"labels and clusters must both be [N], got {tuple(labels.shape)} and {tuple(clusters.shape)}")
-    _, c = labels.unique(return_inverse=True)
-    _, k = clusters.unique(return_inverse=True)
-    joint = torch.zeros(int(c.max()) + 1, int(k.max()) + 1, dtype=torch.float64)
-    joint.index_put_((c, k), torch.ones(len(c), dtype=torch.float64), accumulate=True)
-    joint /= len(c)
-    classes, groups, both = _entropy(joint.sum(1)), _entropy(joint.sum(0)), _entropy(joint)
-    # H(C|K) = H(C, K) - H(K)
-    homogeneity = 1.0 if classes == 0 else 1 - (both - groups) / classes
-    completeness = 1.0 if groups == 0 else 1 - (both - classes) / groups
-    return homogeneity, completeness
+    from sklearn.metrics import homogeneity_completeness_v_measure
 
-
-def _entropy(p: Tensor) -> float:
-    return float(-torch.special.xlogy(p, p).sum())
+    homogeneity, completeness, _ = homogeneity_completeness_v_measure(labels.cpu().numpy(), clusters.cpu().numpy())
+    return float(homogeneity), float(completeness)
 
 
 def kmeans(rows: Tensor, clusters: int, *, seed: int = 0) -> Tensor:
@@ -70,12 +75,17 @@ def kmeans(rows: Tensor, clusters: int, *, seed: int = 0) -> Tensor:
 
     Raises:
         ValueError: fewer rows than clusters, or a row that is not finite.
+
+    Example:
+        >>> found = kmeans(torch.tensor([[0.0], [0.1], [9.0]]), 2)
+        >>> bool(found[0] == found[1] != found[2])
+        True
     """
     if len(rows) < clusters or not torch.isfinite(rows).all():
         raise ValueError(f"rows must be finite and at least clusters={clusters}, got {len(rows)} rows")
     from sklearn.cluster import KMeans
 
-    found = KMeans(clusters, n_init=10, random_state=seed).fit_predict(rows.double().numpy())
+    found = KMeans(clusters, n_init=10, random_state=seed).fit_predict(rows.cpu().double().numpy())
     return torch.from_numpy(found).long()
 
 
@@ -90,9 +100,14 @@ def angles(features: Tensor, labels: Tensor, *, margin: float = 0.5) -> dict[str
 
     Returns:
         ``angle_within``, ``angle_between``, ``active_negatives``; NaN where there is no such pair.
+
+    Example:
+        >>> found = angles(torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
+        >>> found["angle_within"], round(found["angle_between"], 4)
+        (0.0, 1.5708)
     """
     alive = features.norm(dim=1) > 1e-6
-    z, labels = torch.nn.functional.normalize(features[alive].double(), dim=1), labels[alive]
+    z, labels = torch.nn.functional.normalize(features[alive].cpu().double(), dim=1), labels[alive].cpu()
     i, j = torch.triu_indices(len(z), len(z), offset=1)
     theta = torch.acos((z @ z.T).clamp(-1, 1)[i, j])
     same = labels[i] == labels[j]
@@ -103,11 +118,20 @@ def angles(features: Tensor, labels: Tensor, *, margin: float = 0.5) -> dict[str
     }
 
 
-def clusters(method, splits, *, margin: float = 0.5) -> dict[str, float]:
+def clusters(method: Measurable, splits: Splits, *, margin: float = 0.5) -> dict[str, float]:
     """Every cluster measure of the test set: a measure for `Experiment.measures`.
 
     ``homogeneity`` and ``completeness`` are those of k-means on the normalised features, with as many clusters as
     classes; ``..._of_predictions`` are the released code's. Angles are those of the first 2000 test images.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> 0 <= clusters(CrossEntropy(small_cnn(width=2)), splits)["homogeneity"] <= 1
+        True
     """
     features, logits, labels = deep_features(method, splits.test)
     z = torch.nn.functional.normalize(features, dim=1)
@@ -121,31 +145,3 @@ def clusters(method, splits, *, margin: float = 0.5) -> dict[str, float]:
         "feature_length": float(features.norm(dim=1).mean()),
         **angles(features[:SAMPLE], labels[:SAMPLE], margin=margin),
     }
-
-
-def t_test(
-    mean_a: float, sd_a: float, runs_a: int, mean_b: float, sd_b: float, runs_b: int, *, welch: bool = False
-) -> tuple[float, float]:
-    r"""Two-sided two-sample t-test from printed means and standard deviations (AMC-Loss, Table 1).
-
-    .. math:: t = \frac{\bar a - \bar b}{s\sqrt{1/n_a + 1/n_b}}, \qquad
-              s^2 = \frac{(n_a-1)s_a^2 + (n_b-1)s_b^2}{n_a+n_b-2}
-
-    Args:
-        mean_a, sd_a, runs_a: mean, *sample* standard deviation and number of runs of one arm; likewise b.
-        welch: do not assume equal variances.
-
-    Returns:
-        t and the probability that ``|t|`` is at least as large if both arms had one mean.
-
-    Raises:
-        ValueError: fewer than two runs in an arm, or a negative deviation.
-    """
-    if min(runs_a, runs_b) < 2 or min(sd_a, sd_b) < 0:
-        raise ValueError(
-            f"each arm needs at least 2 runs and sd >= 0, got runs {runs_a}, {runs_b} and sd {sd_a}, {sd_b}"
-        )
-    from scipy.stats import ttest_ind_from_stats
-
-    t, p = ttest_ind_from_stats(mean_a, sd_a, runs_a, mean_b, sd_b, runs_b, equal_var=not welch)
-    return float(t), float(p)

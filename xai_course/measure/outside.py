@@ -14,10 +14,12 @@ from torch import Tensor
 from ..data.batch import Dataset, Splits, batches
 from ..maps import enlarge, grad_cam, unit_mass
 from ..nets.modes import device_of, evaluating
-from .localisation import accuracy
+from .looking import Measurable, accuracy, share_right
 
 
-def outside_shares(method, data: Dataset, layers: Sequence[str], size: int = 256) -> tuple[Tensor, Tensor, Tensor]:
+def outside_shares(
+    method: Measurable, data: Dataset, layers: Sequence[str], size: int = 256
+) -> tuple[Tensor, Tensor, Tensor]:
     """Where the evidence for the true class lies, in eval mode.
 
     Args:
@@ -26,12 +28,22 @@ def outside_shares(method, data: Dataset, layers: Sequence[str], size: int = 256
 
     Returns:
         Mean share of the map outside the mask ``[L]`` over living maps; share of dead maps ``[L]``; mean share of the
-        absolute pixel gradient of the logit outside the mask, scalar.
+        absolute pixel gradient of the logit outside the mask, scalar; all float64.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> mass, dead, pixels = outside_shares(CrossEntropy(small_cnn(width=2)), data, ["body.1", "body.2"])
+        >>> mass.shape, bool(0 < pixels < 1)
+        (torch.Size([2]), True)
     """
     masses, gone, pixels = [], [], []
-    device = device_of(method)
     with evaluating(method):
-        for batch in batches(data, size, device):
+        for batch in batches(data, size, device_of(method)):
+            if batch.masks is None:
+                raise ValueError("data must have masks to measure what lies outside, got None")
             images = batch.images.clone().requires_grad_()
             maps, logits = grad_cam(method.net, images, batch.labels, layers, create_graph=True)
             (slope,) = torch.autograd.grad(logits.gather(1, batch.labels[:, None]).sum(), images)
@@ -40,28 +52,46 @@ def outside_shares(method, data: Dataset, layers: Sequence[str], size: int = 256
             masses.append(torch.stack([(u.maps * away).sum(dim=(1, 2)) for u in units], 1))
             gone.append(torch.stack([u.dead for u in units], 1))
             pixels.append((unit_mass(slope.abs().sum(1)).maps * away).sum(dim=(1, 2)))
-    mass, dead = torch.cat(masses).double(), torch.cat(gone).double()
-    return mass.sum(0) / (1 - dead).sum(0).clamp_min(1), dead.mean(0), torch.cat(pixels).double().mean()
+    mass, dead, pixel = (torch.cat(parts).cpu().double() for parts in (masses, gone, pixels))
+    return mass.sum(0) / (1 - dead).sum(0).clamp_min(1), dead.mean(0), pixel.mean()
 
 
-def seen(method, splits: Splits, *, layers: Sequence[str]) -> dict[str, float]:
+def seen(method: Measurable, splits: Splits, *, layers: Sequence[str]) -> dict[str, float]:
     """What the validation split, which follows training, says: all that a weight may be chosen by.
 
     Returns:
         ``accuracy_seen``; ``outside_seen`` and ``dead_seen``, the means over the layers.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> list(seen(CrossEntropy(small_cnn(width=2)), splits, layers=["body.1"]))
+        ['accuracy_seen', 'outside_seen', 'dead_seen']
     """
     mass, dead, _ = outside_shares(method, splits.validation, layers)
-    right = accuracy(method, splits._replace(test=splits.validation))["accuracy"]
+    right = share_right(method, splits.validation)
     return {"accuracy_seen": right, "outside_seen": float(mass.mean()), "dead_seen": float(dead.mean())}
 
 
-def shortcut(method, splits: Splits, *, layers: Sequence[str]) -> dict[str, float]:
+def shortcut(method: Measurable, splits: Splits, *, layers: Sequence[str]) -> dict[str, float]:
     """Accuracy with and without the shortcut, and where the evidence lies.
 
     Returns:
         ``accuracy`` on the test split, where (if the data say so) the shortcut is gone; ``outside_<layer>`` and
         ``dead_<layer>`` of the maps and ``outside_pixels`` of the pixel gradient, on the same split; and what `seen`
         returns.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+        >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> list(shortcut(CrossEntropy(small_cnn(width=2)), splits, layers=["body.1"]))[-3:]
+        ['outside_body.1', 'dead_body.1', 'outside_pixels']
     """
     mass, dead, pixels = outside_shares(method, splits.test, layers)
     result = accuracy(method, splits) | seen(method, splits, layers=layers)

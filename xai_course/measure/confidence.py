@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..data.batch import Splits, batches
 from ..nets.modes import device_of, evaluating
+from .looking import Measurable
 
 
 def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
@@ -25,6 +26,11 @@ def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int = 15
 
     Raises:
         ValueError: shapes that differ, no image, a confidence outside [0, 1], or no bin.
+
+    Example:
+        >>> sure = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.9])
+        >>> round(expected_calibration_error(sure, torch.tensor([True, True, True, False, False])), 4)
+        0.3
     """
     if confidence.ndim != 1 or confidence.shape != right.shape or not len(right):
         raise ValueError(
@@ -34,6 +40,7 @@ def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int = 15
         raise ValueError(f"bins must be at least 1, got {bins}")
     if not 0 <= float(confidence.min()) <= float(confidence.max()) <= 1:
         raise ValueError(f"confidence must lie in [0, 1], got {confidence.min():g}..{confidence.max():g}")
+    confidence, right = confidence.cpu(), right.cpu()
     edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype)[1:-1]
     place = torch.bucketize(confidence.contiguous(), edges, right=True)
     gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, right.double() - confidence.double())
@@ -41,14 +48,23 @@ def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int = 15
 
 
 @torch.no_grad()
-def calibration(method, splits: Splits, *, bins: int = 15) -> dict[str, float]:
-    """``ece`` on the test split, ``confidence``: mean probability of the predicted class. Single-label data."""
+def calibration(method: Measurable, splits: Splits) -> dict[str, float]:
+    """``ece`` on the test split, ``confidence``: mean probability of the predicted class. Single-label data.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> class Bright(Measurable):
+        ...     def logits(self, images):
+        ...         return 100 * images.mean((2, 3))
+        >>> data = ArrayData(torch.tensor([0.2, 0.9]).view(1, 2, 1, 1), torch.tensor([0]))
+        >>> calibration(Bright(), Splits("toy", data, data, data, ("dark", "bright"), ""))
+        {'ece': 1.0, 'confidence': 1.0}
+    """
     confidence, right = [], []
-    device = device_of(method)
     with evaluating(method):
-        for batch in batches(splits.test, 256, device):
+        for batch in batches(splits.test, device=device_of(method)):
             best = method.logits(batch.images).float().softmax(1).max(1)
             confidence.append(best.values.clamp(max=1).cpu())
             right.append((best.indices == batch.labels).cpu())
     sure, hits = torch.cat(confidence), torch.cat(right)
-    return {"ece": expected_calibration_error(sure, hits, bins), "confidence": float(sure.double().mean())}
+    return {"ece": expected_calibration_error(sure, hits), "confidence": float(sure.double().mean())}
