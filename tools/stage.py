@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from tools import BUILD, ROOT, bibtex, default_repo, quiz, write_if_changed
+from tools import BUILD, ROOT, bibtex, default_repo, explorables, quiz, write_if_changed
 from tools.fences import expand
 from tools.gates.html import toc_entries
 from tools.glossary import link_terms, terms
@@ -110,8 +110,9 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
             text, papers = bibtex.offer(name, path.read_text("utf-8"), cited)
             text, unknown = expand(name, link_terms(name, text, known))
             text, malformed = quiz.expand(name, text)
+            text, unmade = explorables.expand(name, text)
             files |= papers | {name: text.encode()}
-            problems += unknown + malformed
+            problems += unknown + malformed + unmade
         elif path.suffix != ".md" and path.is_file():
             files[name] = path.read_bytes()
     files |= {f"book/_static/vendor/mathjax/{name}": body for name, body in mathjax().items()}
