@@ -2,8 +2,8 @@
 
 The function stands in ``tools/figures/<chapter>.py``, takes nothing and returns a matplotlib figure; it calls the
 package's ``show`` functions or reads run records, so no picture is committed and none can go stale. The fence holds
-``:name:`` (for ``{numref}``), ``:alt:`` and the caption. Each is drawn once and kept as two SVG files, one with dark ink
-and one with light ink that the page shows in dark mode.
+``:name:`` (for ``{numref}``), ``:alt:`` and the caption. Each is drawn once and kept as two SVG files: one in dark ink,
+one in light ink for the page in dark mode.
 """
 
 from __future__ import annotations
