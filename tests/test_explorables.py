@@ -13,6 +13,7 @@ from torch import Tensor
 from tools.browser import HINT, Browser, find
 from xai_course.measure.localisation import energy_in_mask
 from xai_course.methods import amc, hnc, loss_attention, minmax, reff
+from xai_course.runs.bench_page import paired
 
 FOLDER = Path(__file__).parents[1] / "book" / "_static" / "explorables"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.js") if path.stem != "core")
@@ -164,6 +165,16 @@ def test_the_toy_of_reff_is_trained_by_the_slope_of_its_penalty(javascript, kind
         expected.append([value.item(), *gradient.tolist()])
     script = f"((p) => [p.cost, ...p.slope])(core.penalty(x, '{kind}', 4, 1 / 4))"
     assert_same(javascript("reff", script, cases), expected)
+
+
+@needs_browser
+@pytest.mark.parametrize("seeds", [2, 5, 20])
+def test_bench(javascript, seeds):
+    ours, theirs = random(CASES, seeds, seed=8), random(CASES, seeds, seed=9)
+    x = [[a.tolist(), b.tolist()] for a, b in zip(ours, theirs)]
+    expected = [list(paired(a, b)[:3]) for a, b in x]
+    script = "((d) => [d.mean, d.low, d.high])(core.paired(x[0], x[1]))"
+    assert_same(javascript("bench", script, x), expected, 1e-4)
 
 
 @needs_browser

@@ -6,6 +6,8 @@ place where scripts are off. Scripts are plain ones and not modules: pages opene
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 from pathlib import Path
 
@@ -18,6 +20,14 @@ FENCE = re.compile(r"^```\{explorable\}[ \t]*(?P<name>\S*)[ \t]*\n(?P<caption>.*
 def names(folder: Path = FOLDER) -> list[str]:
     """What a page may ask for."""
     return sorted(path.stem for path in folder.glob("*.js") if path.stem != "core")
+
+
+def data(name: str) -> str | None:
+    """What ``data()`` in ``tools/figures/<name>.py`` returns, as JSON that may stand in a page; None without one."""
+    if not (ROOT / "tools" / "figures" / f"{name}.py").is_file():
+        return None
+    make = getattr(importlib.import_module(f"tools.figures.{name}"), "data", None)
+    return None if make is None else json.dumps(make()).replace("</", "<\\/")
 
 
 def figure(name: str, caption: str, *, first: bool, folder: Path = FOLDER) -> str:
@@ -37,10 +47,14 @@ def figure(name: str, caption: str, *, first: bool, folder: Path = FOLDER) -> st
     if not still.is_file():
         raise ValueError(f"explorable {name} has no picture for readers without scripts: {still.name} is missing")
     wanted = ["core", name] if first else [name]
+    given = data(name)
+    numbers = "" if given is None else f'<script type="application/json" class="ex-data">{given}</script>'
     scripts = "".join(f'<script defer src="../_static/explorables/{each}.js"></script>' for each in wanted)
     opened = f'<figure class="explorable" id="explorable-{name}" data-explorable="{name}"><div class="ex-stage">'
     before = f"{opened}{still.read_text('utf-8').strip()}</div><figcaption>"
-    return "\n\n".join([_raw(before), f"**Try it.** {caption.strip()}", _raw(f"</figcaption></figure>{scripts}")])
+    return "\n\n".join(
+        [_raw(before), f"**Try it.** {caption.strip()}", _raw(f"</figcaption>{numbers}</figure>{scripts}")]
+    )
 
 
 def expand(page: str, text: str, folder: Path = FOLDER) -> tuple[str, list[str]]:

@@ -37,7 +37,7 @@ Chapter 4, Eq. 4 to 5d. */
     }));
     label(right, 350, 18, "weight of each patch");
     const weigh = bars(right, { x: 350, y: 44, width: 240, names: NAMES, most: 1, gap: 34, colours: [1, 2, 3, 4].map((i) => `var(--ex-${i})`) });
-    label(right, 350, 208, "the image's verdict (black arrow)");
+    label(right, 350, 208, "the image's verdict (arrow without dot)");
     const judge = bars(right, { x: 350, y: 234, width: 240, names: ["dog", "cat"], most: 1, gap: 34, colours: ["var(--ex-ink)", "var(--ex-ink)"] });
     const controls = bar(stage);
     const cutoff = slider(controls, { name: "cut ξ", min: 0, max: 1, step: 0.02, value: 0.1, input: update });
