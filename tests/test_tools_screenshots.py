@@ -90,3 +90,19 @@ def test_a_page_wider_than_a_phone_is_found(problems):
 
 def test_a_page_that_stays_light_is_found(problems):
     assert "dark colours" in problems("<p>text</p>", DARK, script="")
+
+
+def explorable(inside: str, live: str = 'data-live="yes"') -> str:
+    return f'<figure class="explorable" data-explorable="toy" {live}><div class="ex-stage">{inside}</div></figure>'
+
+
+KNOB = '<label>x<input type="range" min="0" max="3" value="1" oninput="{act}"></label><output>1</output>'
+TELL = "this.closest('div').querySelector('output').textContent = this.value"
+POINT = '<svg><circle r="9" cx="9" cy="9" tabindex="0" role="slider" aria-label="p" aria-valuenow="1"></circle></svg>'
+
+
+def test_an_explorable_that_did_not_start_or_ignores_the_keyboard_is_found(problems):
+    assert "explorable toy did not start" in problems(explorable("", live=""))
+    assert "the keyboard does not operate 'x'" in problems(explorable(KNOB.format(act="")))
+    assert "the keyboard does not operate 'p'" in problems(explorable(POINT))
+    assert "explorable" not in problems(explorable(KNOB.format(act=TELL)))

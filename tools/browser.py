@@ -109,9 +109,10 @@ class Browser:
 
     def press(self, key: str) -> None:
         """One key, down and up, to the element that has the focus."""
-        code = {"ArrowRight": 39, "ArrowLeft": 37}[key]
+        code, text = {"ArrowRight": (39, ""), "ArrowLeft": (37, ""), " ": (32, " "), "Enter": (13, "\r")}[key]
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+            name = "Space" if key == " " else key
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=name, text=text, windowsVirtualKeyCode=code)
 
     def picture(self, path: Path, *, limit: int = 8000) -> None:
         """The whole page as a PNG, at most ``limit`` pixels high."""

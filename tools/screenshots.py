@@ -35,7 +35,8 @@ class View(NamedTuple):
 VIEWS = (View("wide", 1400, 900), View("phone", 390, 844, phone=True), View("dark", 1400, 900, dark=True))
 SKIPPED = ("genindex", "search", "py-modindex")
 AXE_LIMIT = 15000  # elements; on longer pages (the library) the accessibility checker takes minutes
-SLIDERS = "[...document.querySelectorAll('.bd-article input[type=range]')]"
+SLIDERS = "[...document.querySelectorAll('.bd-article :is(.xai-slider, .cell_output) input[type=range]')]"
+CONTROLS = "[...document.querySelectorAll('figure.explorable :is(input, button, [tabindex])')]"
 SHOWN = "[...{slider}.closest('.xai-slider, .cell_output').querySelectorAll('img')].filter(i => !i.hidden)"
 
 
@@ -124,6 +125,38 @@ def stuck_sliders(browser: Browser) -> list[str]:
     return found
 
 
+def stuck_explorables(browser: Browser) -> list[str]:
+    """Explorables that did not start, and controls of theirs that the keyboard does not operate."""
+    still = "[...document.querySelectorAll('figure.explorable:not([data-live])')].map(f => f.dataset.explorable)"
+    found = [f"explorable {name} did not start" for name in browser.evaluate(still)]
+    for at in range(browser.evaluate(f"{CONTROLS}.length")):
+        control = f"{CONTROLS}[{at}]"
+        kind = browser.evaluate(f"{control}.type || {control}.getAttribute('role')")
+        if kind == "radio" and browser.evaluate(f"{control}.checked"):
+            continue  # the others of its group are pressed
+        figure = f"{control}.closest('figure')"
+        state = f"{figure}.querySelector('.ex-stage').innerHTML + {figure}.dataset.pressed"
+        if kind == "button":  # may rightly leave all as it is, so that it listens is all that can be asked
+            note = f"{figure}.dataset.pressed = {at}"
+            browser.evaluate(f"{control}.addEventListener('click', () => {{ {note} }}, {{once: true}}); 0")
+        if kind == "radio":
+            note = f"{figure}.dataset.pressed = {at}"
+            browser.evaluate(f"{control}.addEventListener('change', () => {{ {note} }}, {{once: true}}); 0")
+        before = browser.evaluate(f"{control}.focus(); {state}")
+        for key in {"button": ("Enter",), "radio": (" ",), "application": (" ",)}.get(
+            kind, ("ArrowLeft", "ArrowRight")
+        ):
+            browser.press(key)
+            if browser.evaluate(state) != before:
+                break
+        else:
+            name = browser.evaluate(
+                f"{control}.getAttribute('aria-label') || {control}.closest('label, fieldset, p, button').textContent"
+            )
+            found.append(f"explorable: the keyboard does not operate {name.strip()[:40]!r}")
+    return found
+
+
 @functools.cache
 def axe() -> str:
     """The accessibility checker's source, '' where its package is not installed."""
@@ -158,7 +191,7 @@ def check_page(browser: Browser, base: str, name: str, view: View, out: Path | N
     if out:
         browser.picture(out / f"{name.removesuffix('.html').replace('/', '-')}-{view.name}.png")
     if view.name == "wide":
-        found += broken_images(browser) + stuck_sliders(browser)
+        found += broken_images(browser) + stuck_sliders(browser) + stuck_explorables(browser)
     if not view.phone:
         found += barriers(browser, view.dark)
     return found + console_errors(browser.events) + foreign_requests(browser.events, base)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from tools import BUILD, ROOT, bibtex, default_repo, quiz, write_if_changed
+from tools import BUILD, ROOT, bibtex, default_repo, explorables, pictures, quiz, write_if_changed
 from tools.fences import expand
 from tools.gates.html import toc_entries
 from tools.glossary import link_terms, terms
@@ -110,8 +110,10 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
             text, papers = bibtex.offer(name, path.read_text("utf-8"), cited)
             text, unknown = expand(name, link_terms(name, text, known))
             text, malformed = quiz.expand(name, text)
-            files |= papers | {name: text.encode()}
-            problems += unknown + malformed
+            text, unmade = explorables.expand(name, text)
+            text, drawings, undrawn = pictures.expand(name, text)
+            files |= papers | drawings | {name: text.encode()}
+            problems += unknown + malformed + unmade + undrawn
         elif path.suffix != ".md" and path.is_file():
             files[name] = path.read_bytes()
     files |= {f"book/_static/vendor/mathjax/{name}": body for name, body in mathjax().items()}
@@ -141,6 +143,7 @@ def main() -> int:
     if problems:
         print(f"stage: {len(problems)} results that no record holds, or questions that are no quiz", file=sys.stderr)
         return 1
+    pictures.forget_old()
     print(f"stage: {sync(files, OUT)} of {len(files)} files changed; buttons point to {repo}, branch {branch}")
     return 0
 

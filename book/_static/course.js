@@ -23,3 +23,15 @@ addEventListener("load", () => {
         score.textContent = `${decided.length} of ${quizzes.length} questions decided, ${right.length} without a wrong try.`;
     }, true);
 });
+
+// Drawn figures exist in two inks; the page shows the one that fits its theme.
+addEventListener("DOMContentLoaded", () => {
+  const drawn = [...document.querySelectorAll("figure.drawn img")].map((image) => [image, image.getAttribute("src")]);
+  const dress = () => {
+    const dark = document.documentElement.dataset.theme === "dark";
+    for (const [image, light] of drawn) image.src = dark ? light.replace("_images/", "_static/pictures/") : light;
+  };
+  if (!drawn.length) return;
+  new MutationObserver(dress).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  dress();
+});
