@@ -21,7 +21,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 
-from xai_course.data.files import cache_folder, course_file
+from .files import cache_folder, course_file
 
 BLOCK = 1 << 20
 ATTEMPTS = 5

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_course.data.batch import ArrayData, Batch, Splits, batches, fingerprint
-from xai_course.data.boxes import boxes_to_masks
-from xai_course.data.fetch import DataError, source
-from xai_course.data.vision import folders
+from .batch import ArrayData, Batch, Splits, batches, fingerprint
+from .boxes import boxes_to_masks
+from .fetch import DataError, source
+from .vision import folders
 
 PRESETS = {"smoke": (200, 50, 100), "colab": None, "paper": None}  # at most so many images; None: all
 SIDE = {"smoke": 64, "colab": 224, "paper": 224}  # default side of the square image in pixels

@@ -24,8 +24,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from xai_course.data.batch import Splits
-from xai_course.data.folders import Archive, Item, archive, assemble, hold_out
+from .batch import Splits
+from .folders import Archive, Item, archive, assemble, hold_out
 
 CUB5 = (
     "019.Gray_Catbird",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xai_course.data.batch import ArrayData, Splits, fingerprint
+from .batch import ArrayData, Splits, fingerprint
 
 
 class Noisy(NamedTuple):

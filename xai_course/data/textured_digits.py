@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xai_course.data.batch import ArrayData, Splits, fingerprint
-from xai_course.data.boxes import masks_to_boxes
-from xai_course.data.noise import with_label_noise
-from xai_course.data.textures import BACKGROUNDS, DIGITS, SHEET, sheets
+from .batch import ArrayData, Splits, fingerprint
+from .boxes import masks_to_boxes
+from .noise import with_label_noise
+from .textures import BACKGROUNDS, DIGITS, SHEET, sheets
 
 SIZES = {"smoke": (2000, 500, 1000), "colab": (10000, 2000, 4000), "paper": (50000, 5000, 10000)}
 CLASSES = tuple("0123456789")

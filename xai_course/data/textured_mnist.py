@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from xai_course.data.batch import ArrayData, Batch, Splits, fingerprint
-from xai_course.data.folders import FolderData
-from xai_course.data.image_sets import dtd
-from xai_course.data.vision import mnist
+from .batch import ArrayData, Batch, Splits, fingerprint
+from .folders import FolderData
+from .image_sets import dtd
+from .vision import mnist
 
 # f(0) .. f(9), supplement Table 1
 DIGIT_TEXTURES = ("banded", "dotted", "grid", "knitted", "paisley", "scaly", "striped", "veined", "woven", "zigzagged")

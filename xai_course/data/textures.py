@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xai_course.data.fetch import DataError
+from .fetch import DataError
 
 SHEET = 128  # side of a sheet in pixels: room for a 64-pixel crop anywhere
 BANDS = (0.0, 0.5, 0.7, 1.0)  # where the longer side of a region is cut: train, validation, test

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xai_course.data.batch import ArrayData, Splits, fingerprint
-from xai_course.data.fetch import DataError, checksum, fetch, source
-from xai_course.data.files import cache_folder, write_atomically
+from .batch import ArrayData, Splits, fingerprint
+from .fetch import DataError, checksum, fetch, source
+from .files import cache_folder, write_atomically
 
 PRESETS = {"smoke": (4000, 1000, 2000), "colab": None, "paper": None}  # at most so many images; None: all
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
