@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+Folder = str | os.PathLike[str]
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> Path:
+
+def write_atomically(path: Folder, write: Callable[[BinaryIO], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, flush it to the disk, then put it in place in one step.
 
     What an earlier writer of the same path left when it was killed is removed.
