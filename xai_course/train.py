@@ -88,7 +88,7 @@ def fit(
         >>> from xai_course import CrossEntropy, nets
         >>> data = ArrayData(torch.rand(16, 3, 16, 16), torch.arange(16) % 4)
         >>> fit(CrossEntropy(nets.small_cnn(4, width=4)), data, Preset(epochs=1, batch_size=8))
-        [{'total': 1.4..., 'seconds': ..., 'lr': 0.001}]
+        [{'total': 1..., 'seconds': ..., 'lr': 0.001}]
     """
     run = _Run(method, data, preset, seed, None if out is None else Path(out, "checkpoint.pt"), augment)
     if resume:
