@@ -196,6 +196,28 @@ def test_a_read_only_cache_folder(server, tmp_path, monkeypatch, number, message
         quick(item(server.url), tmp_path)
 
 
+def test_a_server_that_sends_without_end_is_left_at_the_registered_size(server, tmp_path, monkeypatch):
+    server.content = bytes(3_000_000)
+    monkeypatch.setattr(module, "BLOCK", 10_000)
+    with pytest.raises(DataError, match=r"got [0-9a-f]{64} \(.* bytes of 70,000 at most\)") as told:
+        quick(item(server.url, size=len(CONTENT)), tmp_path)
+    size = int(str(told.value).split("(")[1].split(" bytes")[0].replace(",", ""))
+    assert 70_000 < size <= 80_000 and parts(tmp_path) == [] and len(server.asked) == 1
+    server.content = CONTENT
+    assert quick(item(server.url, size=len(CONTENT)), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_length_that_is_no_number_is_ignored(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Answer,
+        "send_header",
+        lambda self, key, value: BaseHTTPRequestHandler.send_header(
+            self, key, "abc" if key == "Content-Length" else value
+        ),
+    )
+    assert quick(item(server.url), tmp_path).read_bytes() == CONTENT
+
+
 def test_a_full_disk(server, tmp_path, monkeypatch):
     def full(answer, file, name, have, total):
         file.write(answer.read(5000))

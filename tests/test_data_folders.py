@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import csv
 import inspect
+import io
 import json
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,8 @@ from PIL import Image
 
 from xai_course import data
 from xai_course.data import ArrayData, DataError, in_memory, masks_to_boxes
-from xai_course.data.folders import Archive, FolderData, Item, hold_out
+from xai_course.data.archives import Archive
+from xai_course.data.folders import FolderData, Item, hold_out
 
 WIDTH, HEIGHT = 48, 32
 BOX = (20, 8, 30, 20)  # x0, y0, x1, y1: inside the central square, which starts at x = 8
@@ -166,6 +169,8 @@ def test_tiny_imagenet(tmp_path):
     for part in splits[1:4]:
         assert_shows_the_rectangle(part, 32, fit="stretch")
     assert splits.test.__getitems__([0, 1, 2]).labels.tolist() == [0, 1, 0]
+    (root / "words.txt").write_text("n20\tgoldfish, Carassius auratus\nn30\tnewt\n")
+    assert data.tiny_imagenet(root=tmp_path, size=32).classes == ("n10", "goldfish, Carassius auratus")
     (root / "val/val_annotations.txt").write_text("val_0.JPEG\tn99\t1\t2\t3\t4\n")
     with pytest.raises(DataError, match="no known class 'n99'"):
         data.tiny_imagenet(root=tmp_path)
@@ -368,6 +373,95 @@ def test_hold_out_is_stratified_and_reproducible():
 def test_an_empty_batch(tmp_path):
     empty = FolderData(Archive(tmp_path, "GlaS", ""), [], 16, 2).__getitems__([])
     assert empty.images.shape == (0, 3, 16, 16) and empty.masks is None and empty.labels.shape == (0,)
+
+
+def damaged(path: Path, kind: str) -> None:
+    """A zip archive like ``nuclei_dsb2018.zip`` in which every image is spoilt in one way."""
+    whole = io.BytesIO()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(whole, "PNG")
+    method = zipfile.ZIP_STORED if kind == "crc" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(
+            "index.csv", "name,kind\n" + "".join(f"c{i},{'he' if i % 2 else 'fluorescence'}\n" for i in range(9))
+        )
+        for i in range(9):
+            archive.writestr(f"images/c{i}.png", whole.getvalue()[:40] if kind == "cut" else whole.getvalue())
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if info.filename.startswith("images/")]
+        starts = [info.header_offset for info in infos]
+    for start in starts:
+        body = start + 30 + len("images/c0.png")
+        if kind in ("crc", "stream"):
+            content[body + 20 : body + 30] = b"\xff" * 10
+        elif kind == "encrypted":
+            content[start + 6] |= 1
+        elif kind == "method":
+            content[start + 8] = 77
+    at = 0
+    while (at := content.find(b"PK\x01\x02", at)) >= 0:  # the central directory says it too
+        if content[at + 46 : at + 52] == b"images":
+            if kind == "encrypted":
+                content[at + 8] |= 1
+            elif kind == "method":
+                content[at + 10] = 77
+            elif kind == "bomb":
+                content[at + 24 : at + 28] = (2**31).to_bytes(4, "little")
+        at += 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("crc", "is missing or damaged .Bad CRC-32"),
+        ("stream", "is missing or damaged .Error -3 while decompressing"),
+        ("encrypted", "is encrypted, password required"),
+        ("method", "compression method is not supported"),
+        ("bomb", r"would unpack to 2,147,483,648 bytes"),
+        ("cut", "cannot be decoded"),
+    ],
+)
+def test_a_spoilt_archive_is_named_with_its_file_and_origin(tmp_path, kind, message):
+    damaged(tmp_path / "nuclei_dsb2018.zip", kind)
+    split = data.nuclei(root=tmp_path, size=16).train
+    with pytest.raises(DataError, match=rf"images/c\d\.png .*{message}.*Licence: CC0"):
+        split.__getitems__([0])
+
+
+def test_a_picture_that_would_unpack_to_billions_of_pixels_is_refused(tmp_path):
+    write_nuclei(tmp_path / "nuclei_dsb2018")
+    split = data.nuclei(root=tmp_path / "nuclei_dsb2018", size=16).train
+    path = tmp_path / "nuclei_dsb2018" / split.items[0].image
+    content = bytearray(path.read_bytes())
+    content[16:24] = (60_000).to_bytes(4, "big") * 2  # the header's width and height
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be decoded .Image size .* decompression bomb"):
+        split.__getitems__([0])
+
+
+def test_an_archive_that_is_none_is_told_and_not_passed_over(tmp_path):
+    (tmp_path / "nuclei_dsb2018.zip").write_bytes(b"an error page")
+    with pytest.raises(DataError, match=r"nuclei_dsb2018\.zip is no whole zip archive"):
+        data.nuclei(root=tmp_path)
+    write_nuclei(tmp_path / "x/nuclei_dsb2018")
+    (tmp_path / "x/nuclei_dsb2018/index.csv").write_bytes(b"name,kind\n\xff\xfe,he\n")
+    with pytest.raises(DataError, match=r"index\.csv is no text in UTF-8"):
+        data.nuclei(root=tmp_path / "x/nuclei_dsb2018")
+
+
+def test_real_tiny_imagenet_has_words_for_its_classes(tmp_path):
+    packed = pack("tiny20/tiny-imagenet-200.zip") / "tiny20/tiny-imagenet-200.zip"
+    with zipfile.ZipFile(packed) as archive:
+        shown = next(name for name in archive.namelist() if "/val/images/" in name)
+        kept = ("words.txt", "_boxes.txt", "val_annotations.txt", shown)
+        archive.extractall(tmp_path, [name for name in archive.namelist() if name.endswith(kept)])
+    splits = data.tiny_imagenet("paper", root=tmp_path)
+    assert len(splits.classes) == 20 and splits.classes[0] == "goldfish, Carassius auratus"
+    assert len(splits.train) == 9500 and len(splits.test) == 1000
+    row = next(i for i, item in enumerate(splits.test.items) if shown.endswith(item.image))
+    assert splits.test.__getitems__([row]).images.shape == (1, 3, 64, 64)
 
 
 def test_real_nuclei():

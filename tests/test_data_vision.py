@@ -278,6 +278,16 @@ def test_the_jpeg_pack_is_named_lossy(cache, user):
         cifar10_jpeg(root=cache.parent)
 
 
+def test_one_spoilt_image_in_the_jpeg_pack_is_told(user):
+    write_jpeg_pack(user / "cifar10_jpegq75.npz")
+    with np.load(user / "cifar10_jpegq75.npz") as pack_:
+        parts = dict(pack_)
+    parts["data"] = np.zeros_like(parts["data"])
+    np.savez(user / "cifar10_jpegq75.npz", **parts)
+    with pytest.raises(DataError, match="damaged or no JPEG pack .* replace it by a whole copy"):
+        cifar10_jpeg(root=user, limit=(4, 1, 1))
+
+
 def test_real_mnist(cache):
     splits = mnist(root=pack("MNIST"), limit=(300, 50, 50))
     assert [len(data) for data in splits[1:4]] == [300, 50, 50]

@@ -286,6 +286,139 @@ def test_a_diverging_loss_is_named_and_keeps_the_checkpoint(tmp_path):
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]["epoch"] == 1
 
 
+class Spoilt(CrossEntropy):
+    """A finite loss whose gradient is NaN from step ``at`` on: the root of a clamped zero."""
+
+    at = 0
+
+    def losses(self, batch, clock):
+        for terms in super().losses(batch, clock):
+            zero = (0 * self.net.head.weight.sum()) ** 2 if clock.step >= self.at else terms["total"]
+            yield {"total": terms["total"] + 0 * zero.sqrt()}
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_a_nan_gradient_under_a_finite_loss_is_not_saved_nor_handed_back(tmp_path, at):
+    """Two epochs of three steps: the NaN comes with the last step of the first, or of all."""
+    preset = Preset(epochs=2, batch_size=16, checkpoint_seconds=0.0, clip_norm=1.0 if at == 2 else None)
+    for out in (None, tmp_path):
+        method = Spoilt(net())
+        method.at = at
+        with pytest.raises(FloatingPointError, match=r"weight 'net\..*' is not finite|loss term 'total' is nan"):
+            fit(method, toy(), preset, out=out)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["progress"]["epoch"] * 3 + state["progress"]["step"] == at
+    assert all(value.isfinite().all() for value in state["method"].values())
+
+
+FULL = """
+import resource, signal, sys
+sys.path.insert(0, sys.argv[1])
+from test_train import CrossEntropy, Preset, fit, net, toy
+
+class Fills(CrossEntropy):
+    def losses(self, batch, clock):
+        if clock.epoch == 1:  # the disk takes 2000 bytes of a file and no more
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+        yield from super().losses(batch, clock)
+
+fit(Fills(net()), toy(), Preset(epochs=3, batch_size=16), out=sys.argv[2])
+"""
+
+
+def test_a_disk_that_is_really_full_is_named_with_folder_and_cure(tmp_path):
+    command = [sys.executable, "-c", FULL, os.path.dirname(__file__), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    said = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and said.startswith("OSError: ") and "File too large" in said
+    assert str(tmp_path) in said and "make room or choose another out" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]["epoch"] == 1
+
+
+def test_what_a_killed_save_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    dead, alive, other = (tmp_path / name for name in (".checkpoint.pt.dead", ".checkpoint.pt.live", ".record.json.x"))
+    for path in (dead, alive, other):
+        path.write_bytes(b"half")
+    with alive.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        fit(CrossEntropy(net()), toy(), PRESET, out=tmp_path)
+        assert sorted(tmp_path.iterdir()) == [alive, other, tmp_path / "checkpoint.pt"]
+    write_atomically(tmp_path / "checkpoint.pt", lambda file: file.write(b"new"))
+    assert sorted(tmp_path.iterdir()) == [other, tmp_path / "checkpoint.pt"]
+
+
+def test_another_kind_of_device_goes_on_with_fresh_random_numbers_and_says_so(tmp_path, capsys):
+    whole = CrossEntropy(net())
+    fit(whole, toy(), PRESET, out=tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    foreign = [torch.zeros(16, dtype=torch.uint8)]  # what CUDA's generators hold
+    torch.save({**state, "device": "cuda", "generators": [foreign]}, path)
+    again = CrossEntropy(net())
+    assert fit(again, toy(), PRESET, out=tmp_path) == state["history"]
+    assert torch.equal(weights(again), weights(whole)) and capsys.readouterr().out == ""  # nothing was left to draw
+    runs = []
+    for _ in range(2):
+        part = {**state, "progress": {"epoch": 2, "step": 0, "seconds": 0.0}, "history": state["history"][:2]}
+        part["schedule"] = {**state["schedule"], "last_epoch": 8}
+        torch.save({**part, "device": "cuda", "generators": [foreign]}, path)
+        runs.append(CrossEntropy(net()))
+        assert len(fit(runs[-1], toy(), PRESET, out=tmp_path, augment=shift)) == 3
+        said = capsys.readouterr().out
+        assert said.count("\n") == 1 and "trained on cuda, goes on on cpu with fresh random numbers" in said
+    assert torch.equal(weights(runs[0]), weights(runs[1]))  # fresh, yet decided by seed and step
+
+
+def test_another_number_of_processes_is_refused_in_words(tmp_path):
+    fit(CrossEntropy(net()), toy(), PRESET, out=tmp_path)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    state["signature"]["processes"] = 2
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="another run .differs in processes: 2 there, 1 here.: choose another out"):
+        fit(CrossEntropy(net()), toy(), PRESET, out=tmp_path)
+
+
+def test_asked_to_end_it_saves_says_so_and_ends_as_it_would_have(tmp_path, capsys):
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+
+    class Ended(CrossEntropy):
+        def losses(self, batch, clock):
+            if clock.step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield from super().losses(batch, clock)
+
+    Ended.__name__ = "CrossEntropy"
+    preset = Preset(epochs=2, batch_size=16, lr=0.01)  # no checkpoint inside an epoch but this one
+    try:
+        with pytest.raises(SystemExit):
+            fit(Ended(net()), toy(), preset, out=tmp_path, augment=shift)
+        assert heard == [signal.SIGTERM] and str(tmp_path / "checkpoint.pt") in capsys.readouterr().out
+        assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]["step"] == 2
+        whole, rest = CrossEntropy(net()), CrossEntropy(net())
+        fit(rest, toy(), preset, out=tmp_path, augment=shift)
+        fit(whole, toy(), preset, augment=shift)
+        assert torch.equal(weights(rest), weights(whole))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_no_more_loaders_than_cores_and_no_pinning_on_a_cpu(monkeypatch):
+    asked = {}
+
+    def seen(data, **options):
+        asked.update(options)
+        raise InterruptedError
+
+    monkeypatch.setattr(torch.utils.data, "DataLoader", seen)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    with pytest.raises(InterruptedError):
+        fit(CrossEntropy(net()), toy(), Preset(workers=9))
+    assert asked["num_workers"] == 2 and not asked["pin_memory"] and not asked["persistent_workers"]
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="optimizer must be one of adam, sgd, got 'adma'"):
         Preset(optimizer="adma")

@@ -13,7 +13,12 @@ BUDGETS = {"smoke": "2 min, 2 GB", "colab": "30 min, 8 GB on the GPU", "paper": 
 
 
 class Setup(NamedTuple):
-    """What ``setup`` found: ``device`` "cpu" | "cuda" | "mps", the profile, and a lab's budget in words."""
+    """What ``setup`` found: ``device`` "cpu" | "cuda" | "mps", the profile, and a lab's budget in words.
+
+    Example:
+        >>> Setup("cpu", "smoke", BUDGETS["smoke"]).budget
+        '2 min, 2 GB'
+    """
 
     device: str
     profile: str
@@ -24,7 +29,12 @@ class Setup(NamedTuple):
 
 
 def device() -> str:
-    """The accelerator that PyTorch can use here, else "cpu"."""
+    """The accelerator that PyTorch can use here, else "cpu".
+
+    Example:
+        >>> device() in ("cpu", "cuda", "mps")
+        True
+    """
     import torch
 
     if torch.cuda.is_available():
@@ -37,6 +47,10 @@ def resolve(name: str = "auto") -> str:
 
     Raises:
         ValueError: another name than auto, smoke, colab or paper.
+
+    Example:
+        >>> resolve("paper"), resolve() in ("smoke", "colab")
+        ('paper', True)
     """
     if name not in ("auto", *PROFILES):
         raise ValueError(f"profile must be one of {('auto', *PROFILES)}, got {name!r}")
@@ -44,7 +58,13 @@ def resolve(name: str = "auto") -> str:
 
 
 def profile(name: str = "auto") -> str:
-    """What the parameters cell asks for; the budget is said where it is not the one that `setup` has told already."""
+    """What the parameters cell asks for; the budget is said where it is not the one that `setup` has told already.
+
+    Example:
+        >>> profile("paper")
+        profile: paper | time and memory: hours to days
+        'paper'
+    """
     found = resolve(name)
     if found != resolve():
         say_once(f"profile: {found} | time and memory: {BUDGETS[found]}")
@@ -52,7 +72,12 @@ def profile(name: str = "auto") -> str:
 
 
 def setup() -> Setup:
-    """Say in one line what this machine offers. Installs, mounts, downloads and asks nothing."""
+    """Say in one line what this machine offers. Installs, mounts, downloads and asks nothing.
+
+    Example:
+        >>> found = setup()
+        device: ... | profile: ... | time and memory: ...
+    """
     found = Setup(device(), resolve(), BUDGETS[resolve()])
     print(f"device: {_describe(found.device)} | profile: {found.profile} | time and memory: {found.budget}")
     _quiet_figures()
@@ -61,7 +86,13 @@ def setup() -> Setup:
 
 @functools.cache
 def say_once(text: str) -> None:
-    """Print a line that would only be noise a second time in the same kernel."""
+    """Print a line that would only be noise a second time in the same kernel.
+
+    Example:
+        >>> say_once("the CPU is slow"), say_once("the CPU is slow")
+        the CPU is slow
+        (None, None)
+    """
     print(text, flush=True)
 
 

@@ -9,9 +9,26 @@ from typing import Any, NamedTuple
 
 import torch
 
+__all__ = [
+    "Clock",
+    "GaussianRamps",
+    "Preset",
+    "adam_beta1",
+    "gaussian_ramp_down",
+    "gaussian_ramp_up",
+    "learning_rate",
+    "make_optimizer",
+    "make_schedule",
+]
+
 
 class Clock(NamedTuple):
-    """Where training stands, for ramps: ``epoch`` in [0, epochs), ``step`` counts all optimiser steps so far."""
+    """Where training stands, for ramps: ``epoch`` in [0, epochs), ``step`` counts all optimiser steps so far.
+
+    Example:
+        >>> Clock(epoch=1, step=15, epochs=4, steps_per_epoch=10).progress
+        0.375
+    """
 
     epoch: int = 0
     step: int = 0
@@ -64,6 +81,10 @@ def gaussian_ramp_down(epoch: float, epochs: int = 300, length: float = 50) -> f
 
     Raises:
         ValueError: a negative ``epoch`` or ``length``, or ``epoch`` beyond ``epochs``.
+
+    Example:
+        >>> [round(gaussian_ramp_down(t), 3) for t in (0, 250, 275, 300)]
+        [1.0, 1.0, 0.044, 0.0]
     """
     _not_negative(epoch=epoch, length=length)
     if epoch > epochs:
@@ -74,12 +95,22 @@ def gaussian_ramp_down(epoch: float, epochs: int = 300, length: float = 50) -> f
 
 
 def learning_rate(epoch: float, *, peak: float = 0.003, epochs: int = 300, up: float = 80, down: float = 50) -> float:
-    r"""Adam's step size :math:`\mathrm{lr}(t) = 0.003\, w(t)\, r(t)` (AMC-Loss, Sec. 3.2)."""
+    r"""Adam's step size :math:`\mathrm{lr}(t) = 0.003\, w(t)\, r(t)` (AMC-Loss, Sec. 3.2).
+
+    Example:
+        >>> [round(learning_rate(t), 5) for t in (0, 80, 275)]
+        [2e-05, 0.003, 0.00013]
+    """
     return peak * gaussian_ramp_up(epoch, up) * gaussian_ramp_down(epoch, epochs, down)
 
 
 def adam_beta1(epoch: float, *, start: float = 0.9, end: float = 0.5, epochs: int = 300, down: float = 50) -> float:
-    r"""Adam's momentum :math:`\beta_1(t) = 0.9\,r(t) + 0.5\,(1 - r(t))` (AMC-Loss, Sec. 3.2)."""
+    r"""Adam's momentum :math:`\beta_1(t) = 0.9\,r(t) + 0.5\,(1 - r(t))` (AMC-Loss, Sec. 3.2).
+
+    Example:
+        >>> [round(adam_beta1(t), 3) for t in (0, 250, 275, 300)]
+        [0.9, 0.9, 0.518, 0.5]
+    """
     falling = gaussian_ramp_down(epoch, epochs, down)
     return start * falling + end * (1 - falling)
 
@@ -112,6 +143,13 @@ class Preset:
         workers: loader processes for data sets that decode files.
         checkpoint_seconds: shortest time between two checkpoints inside an epoch (several processes save only at its
             end).
+
+    Example:
+        >>> Preset(epochs=3, optimizer="sgd", lr=0.1, nesterov=True).batch_size
+        64
+        >>> Preset(optimizer="adma")
+        Traceback (most recent call last):
+        ValueError: optimizer must be one of adam, sgd, got 'adma'
     """
 
     epochs: int = 10
@@ -133,7 +171,7 @@ class Preset:
     milestones: tuple[int, ...] = ()
     nesterov: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         choices = {"optimizer": _OPTIMIZERS, "schedule": _SCHEDULES, "precision": ("no", "bf16")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -162,7 +200,18 @@ _SCHEDULES = ("constant", "steps", "one_cycle", "cosine", "gaussian_ramps")
 
 
 class GaussianRamps:
-    """Learning rate ``lr w(t) r(t)`` and momentum ``0.9 r(t) + 0.5 (1 - r(t))``, t in epochs (AMC-Loss, Sec. 3.2)."""
+    """Learning rate ``lr w(t) r(t)`` and momentum ``0.9 r(t) + 0.5 (1 - r(t))``, t in epochs (AMC-Loss, Sec. 3.2).
+
+    Example:
+        >>> preset = Preset(epochs=10, schedule="gaussian_ramps", lr=0.1, ramp_up=0.5)
+        >>> optimizer = make_optimizer([{"params": [torch.zeros(1)]}], preset)
+        >>> schedule, rates = make_schedule(optimizer, preset, steps_per_epoch=1), []
+        >>> for _ in range(6):
+        ...     rates.append(round(optimizer.param_groups[0]["lr"], 4))
+        ...     schedule.step()
+        >>> rates
+        [0.0007, 0.0041, 0.0165, 0.0449, 0.0819, 0.1]
+    """
 
     def __init__(self, optimizer: torch.optim.Optimizer, preset: Preset, steps_per_epoch: int):
         self.optimizer, self.preset, self.steps_per_epoch, self.count = optimizer, preset, steps_per_epoch, -1
@@ -182,25 +231,45 @@ class GaussianRamps:
             else:
                 group["momentum"] = momentum
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, int]:
         return {"count": self.count}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, int]) -> None:
         self.count = state["count"] - 1
         self.step()
 
 
 def make_optimizer(groups: Iterable[dict[str, Any]], preset: Preset) -> torch.optim.Optimizer:
-    """Adam or SGD over parameter groups (`Method.parameter_groups`); a group may carry its own learning rate."""
+    """Adam or SGD over parameter groups (`Method.parameter_groups`); a group may carry its own learning rate.
+
+    Example:
+        >>> groups = [{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)], "lr": 0.5}]
+        >>> [group["lr"] for group in make_optimizer(groups, Preset(lr=0.1)).param_groups]
+        [0.1, 0.5]
+    """
     groups = list(groups)
     if preset.optimizer == "adam":
         return torch.optim.Adam(groups, lr=preset.lr, betas=(preset.momentum, 0.999), weight_decay=preset.weight_decay)
-    options = {"weight_decay": preset.weight_decay, "nesterov": preset.nesterov}
-    return torch.optim.SGD(groups, lr=preset.lr, momentum=preset.momentum, **options)
+    momentum, decay, ahead = preset.momentum, preset.weight_decay, preset.nesterov
+    return torch.optim.SGD(groups, lr=preset.lr, momentum=momentum, weight_decay=decay, nesterov=ahead)
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, preset: Preset, steps_per_epoch: int):
-    """The schedule object that is stepped once per optimiser step."""
+def make_schedule(
+    optimizer: torch.optim.Optimizer, preset: Preset, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LRScheduler | GaussianRamps:
+    """The schedule object that is stepped once per optimiser step.
+
+    Example:
+        >>> preset = Preset(epochs=2, schedule="steps", milestones=(1,), optimizer="sgd", lr=1.0)
+        >>> optimizer = make_optimizer([{"params": [torch.zeros(1)]}], preset)
+        >>> schedule, rates = make_schedule(optimizer, preset, steps_per_epoch=2), []
+        >>> for _ in range(4):
+        ...     rates.append(optimizer.param_groups[0]["lr"])
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [1.0, 1.0, 0.1, 0.1]
+    """
     total = preset.epochs * steps_per_epoch
     if preset.schedule == "one_cycle":
         peaks = [group["lr"] for group in optimizer.param_groups]

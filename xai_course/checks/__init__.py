@@ -1,5 +1,5 @@
 """Checks of graded questions: ``xai_course.checks.check_<question>(your_function)`` says which case fails and why."""
 
-import lazy_loader
+from .._lazy import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -101,7 +101,7 @@ def _evaluate(function: Callable, case: Case) -> dict[str, object]:
     wanted = [arguments[position] for position in case.gradients]
     if type(result) is Tensor and result.requires_grad:
         pattern = 1 + torch.arange(result.numel(), dtype=result.dtype).view(result.shape)  # shares add up to a constant
-        gradients = torch.autograd.grad((pattern * result).sum(), wanted, allow_unused=True)
+        gradients: Sequence[Tensor | None] = torch.autograd.grad((pattern * result).sum(), wanted, allow_unused=True)
     else:
         gradients = [None] * len(wanted)
     for position, argument, gradient in zip(case.gradients, wanted, gradients, strict=True):

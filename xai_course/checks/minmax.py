@@ -123,7 +123,7 @@ check_all_ones_f1 = Question("all_ones_f1", _all_ones_f1, _all_ones_cases)
 
 def _accumulated(losses: Sequence[Callable[[Tensor], Tensor]], weights: Tensor) -> Tensor:
     weights = weights.detach().clone().requires_grad_()
-    return torch.autograd.grad(sum(loss(weights) for loss in losses), weights)[0]
+    return torch.autograd.grad(sum((loss(weights) for loss in losses), weights.new_zeros(())), weights)[0]
 
 
 def _accumulated_cases(g: torch.Generator) -> Iterator[Case]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -18,16 +18,22 @@ class Batch(NamedTuple):
         labels: ``[B]`` int64 (one class each) or ``[B, K]`` float32 in {0, 1} (multi-label).
         masks: ``[B, H, W]`` bool, True on the object; None where a data set has none.
         index: ``[B]`` int64, the position in the data set.
+
+    Example:
+        >>> batch = Batch(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), None, torch.arange(2))
+        >>> batch.to("cpu").images.shape, batch.masks is None
+        (torch.Size([2, 3, 8, 8]), True)
     """
 
     images: Tensor
     labels: Tensor
     masks: Tensor | None
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's own method of that name is never needed here
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device (no copy where it is there already)."""
-        return Batch(*(None if t is None else t.to(device, non_blocking=True) for t in self))
+        images, labels, index = (t.to(device, non_blocking=True) for t in (self.images, self.labels, self.index))
+        return Batch(images, labels, None if self.masks is None else self.masks.to(device, non_blocking=True), index)
 
 
 class Dataset(Protocol):
@@ -39,7 +45,14 @@ class Dataset(Protocol):
 
 
 class Splits(NamedTuple):
-    """Disjoint train, validation and test sets of one task. ``fingerprint`` hashes everything that decides them."""
+    """Disjoint train, validation and test sets of one task. ``fingerprint`` hashes everything that decides them.
+
+    Example:
+        >>> one = ArrayData(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64))
+        >>> splits = Splits("Nothing", one, one, one, ("black",), "0")
+        >>> [len(part) for part in (splits.train, splits.validation, splits.test)]
+        [4, 4, 4]
+    """
 
     name: str
     train: Dataset
@@ -59,7 +72,15 @@ class ArrayData:
 
     Raises:
         ValueError: the three do not agree in length, or an argument has another rank or dtype.
+
+    Example:
+        >>> data = ArrayData(torch.full((5, 1, 8, 8), 51, dtype=torch.uint8), torch.arange(5))
+        >>> batch = data.__getitems__([3, 1])
+        >>> batch.labels.tolist(), round(batch.images.max().item(), 3)
+        ([3, 1], 0.2)
     """
+
+    corrupted: Tensor  # [N] bool, only where `with_label_noise` changed labels
 
     def __init__(self, images: Tensor, labels: Tensor, masks: Tensor | None = None):
         if images.ndim != 4 or images.dtype not in (torch.uint8, torch.float32):
@@ -89,14 +110,25 @@ class ArrayData:
         return ArrayData(self.images.to(device), self.labels.to(device), masks)
 
 
-def batches(data: Dataset, size: int = 256, device: torch.device | str = "cpu"):
-    """The whole data set in order, in batches of ``size``; the last may be smaller."""
+def batches(data: Dataset, size: int = 256, device: torch.device | str = "cpu") -> Iterator[Batch]:
+    """The whole data set in order, in batches of ``size``; the last may be smaller.
+
+    Example:
+        >>> data = ArrayData(torch.rand(5, 1, 8, 8), torch.arange(5))
+        >>> [batch.labels.tolist() for batch in batches(data, 2)]
+        [[0, 1], [2, 3], [4]]
+    """
     for start in range(0, len(data), size):
         yield data.__getitems__(range(start, min(start + size, len(data)))).to(device)
 
 
 def fingerprint(*parts: object) -> str:
-    """Sixteen hex digits that change when any part does; tensors and bytes by content, the rest by ``repr``."""
+    """Sixteen hex digits that change when any part does; tensors and bytes by content, the rest by ``repr``.
+
+    Example:
+        >>> fingerprint("digits", torch.arange(3)), fingerprint("digits", torch.arange(4))
+        ('878d7949bac367a0', 'd4f38b0b6a385425')
+    """
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):

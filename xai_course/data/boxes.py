@@ -21,6 +21,12 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
 
     Raises:
         ValueError: masks of another rank or dtype.
+
+    Example:
+        >>> mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+        >>> mask[0, 2:5, 1:7] = True
+        >>> masks_to_boxes(mask).tolist()
+        [[1, 2, 7, 5]]
     """
     if masks.ndim != 3 or masks.dtype != torch.bool:
         raise ValueError(f"masks must be [N, H, W] bool, got {tuple(masks.shape)} {masks.dtype}")
@@ -48,6 +54,10 @@ def boxes_to_masks(boxes: Tensor, height: int, width: int) -> Tensor:
 
     Raises:
         ValueError: boxes of another shape, or x1 < x0 or y1 < y0.
+
+    Example:
+        >>> boxes_to_masks(torch.tensor([[1, 0, 3, 2]]), height=2, width=4).int().tolist()
+        [[[0, 1, 1, 0], [0, 1, 1, 0]]]
     """
     _check_boxes(boxes, "boxes")
     x0, y0, x1, y1 = boxes.double().unbind(1)
@@ -69,6 +79,10 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
     Raises:
         ValueError: another shape, or x1 < x0 or y1 < y0.
+
+    Example:
+        >>> box_iou(torch.tensor([[0, 0, 2, 2]]), torch.tensor([[1, 0, 3, 2], [5, 5, 5, 5]])).tolist()
+        [[0.3333333432674408, 0.0]]
     """
     from torchvision.ops import box_iou as pairwise_iou
 

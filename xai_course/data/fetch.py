@@ -21,7 +21,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 
-from xai_course.data.files import cache_folder, course_file
+from .files import Folder, cache_folder, course_file
 
 BLOCK = 1 << 20
 ATTEMPTS = 5
@@ -29,7 +29,13 @@ TIMEOUT = 30.0  # seconds without a byte before the connection counts as broken
 
 
 class DataError(RuntimeError):
-    """Data that cannot be had or cannot be trusted; the message says which, where, and what to do."""
+    """Data that cannot be had or cannot be trusted; the message says which, where, and what to do.
+
+    Example:
+        >>> fetch(Source("a/form.zip", instruction="Ask its owner."), cache="nowhere")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: a/form.zip is not here and cannot be downloaded by a program. Ask its owner.
+    """
 
 
 class _Broken(Exception):
@@ -45,8 +51,12 @@ class Source:
         urls: tried in this order; empty where the owner wants a form filled in first.
         md5, sha256: of the file, hex; at least one wherever there is a url.
         unpacked_md5: of the uncompressed content of a ``.gz``, where users often keep that instead.
-        size: in bytes, for the progress bar and the free-space message; 0 unknown.
+        size: in bytes; no server is let send more. 0 unknown.
         licence: one sentence. instruction: where to get the file by hand and where to put it.
+
+    Example:
+        >>> Source("set/file.bin", ("https://example.org/file.bin",), sha256="ab12", size=70_000).licence
+        ''
     """
 
     name: str
@@ -61,7 +71,12 @@ class Source:
 
 @lru_cache(maxsize=1)
 def registry() -> dict[str, Source]:
-    """Every remote file the course knows, by name."""
+    """Every remote file the course knows, by name.
+
+    Example:
+        >>> registry()["MNIST/raw/t10k-labels-idx1-ubyte.gz"].size
+        4542
+    """
     rows = json.loads(course_file("registry.json").read_text(encoding="utf-8"))
     return {row["name"]: Source(**{**row, "urls": tuple(row.get("urls", ()))}) for row in rows}
 
@@ -71,6 +86,10 @@ def source(name: str) -> Source:
 
     Raises:
         ValueError: an unknown name; the message lists the nearest ones.
+
+    Example:
+        >>> source("tiny-imagenet-200.zip").urls
+        ('http://cs231n.stanford.edu/tiny-imagenet-200.zip',)
     """
     if name not in registry():
         from difflib import get_close_matches
@@ -83,8 +102,8 @@ def source(name: str) -> Source:
 def fetch(
     name: str | Source,
     *,
-    folders: Sequence[str | os.PathLike] = (),
-    cache: str | os.PathLike | None = None,
+    folders: Sequence[Folder] = (),
+    cache: Folder | None = None,
     attempts: int = ATTEMPTS,
     wait: float = 1.0,
     timeout: float = TIMEOUT,
@@ -104,6 +123,14 @@ def fetch(
     Raises:
         DataError: no network, a wrong checksum, a folder that cannot be written, a full disk.
         ValueError: an unknown name.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     mine = Path(folder, "note.txt")
+        ...     _ = mine.write_text("whole")
+        ...     fetch(Source("notes/note.txt", sha256=checksum(mine)), folders=[folder]) == mine
+        True
     """
     item = name if isinstance(name, Source) else source(name)
     found = find(item, folders)
@@ -124,11 +151,15 @@ def fetch(
     return target
 
 
-def find(item: Source, folders: Sequence[str | os.PathLike]) -> Path | None:
+def find(item: Source, folders: Sequence[Folder]) -> Path | None:
     """The first verified copy in the user's folders, or None where none holds the file.
 
     Raises:
         DataError: a folder holds the file with another checksum.
+
+    Example:
+        >>> find(source("tiny-imagenet-200.zip"), folders=["an empty folder"]) is None
+        True
     """
     for folder in folders:
         for relative in (item.name, Path(item.name).name):
@@ -142,6 +173,10 @@ def verify(path: Path, item: Source) -> Path:
 
     Raises:
         DataError: it is not; the file stays where it is.
+
+    Example:
+        >>> verify(Path(__file__), Source("fetch.py", sha256=checksum(__file__))).name
+        'fetch.py'
     """
     kind, expected = _expected(item)
     got = checksum(path, kind)
@@ -153,8 +188,13 @@ def verify(path: Path, item: Source) -> Path:
     return path
 
 
-def checksum(path: str | os.PathLike, kind: str = "sha256") -> str:
-    """Hex digest of a file, read in blocks."""
+def checksum(path: Folder, kind: str = "sha256") -> str:
+    """Hex digest of a file, read in blocks.
+
+    Example:
+        >>> checksum(os.devnull, "md5")
+        'd41d8cd98f00b204e9800998ecf8427e'
+    """
     digest = hashlib.new(kind, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
@@ -187,7 +227,8 @@ def _download(item: Source, part: Path, target: Path, attempts: int, wait: float
             if got == expected:
                 os.replace(part, target)
                 return
-            problems.append(f"{url}: expected {kind} {expected}, got {got} ({part.stat().st_size:,} bytes)")
+            most = f" of {item.size:,} at most" if item.size else ""
+            problems.append(f"{url}: expected {kind} {expected}, got {got} ({part.stat().st_size:,} bytes{most})")
             os.truncate(part, 0)  # never continue wrong bytes
             if not resumed:
                 break  # a whole fresh answer was wrong: ask elsewhere
@@ -214,19 +255,24 @@ def _transfer(url: str, part: Path, item: Source, timeout: float) -> None:
         have = have if continued else 0
         file.truncate(have)
         file.seek(have)
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        _copy(answer, file, item.name, have, total)
-        if total is not None and file.tell() < total:
+        length = answer.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdecimal() else None
+        _copy(answer, file, item, have, total)
+        if total is not None and file.tell() < total and not _too_long(file, item):
             raise _Broken(f"the connection closed after {file.tell():,} of {total:,} bytes")
 
 
-def _copy(answer: HTTPResponse, file: BinaryIO, name: str, have: int, total: int | None) -> None:
+def _too_long(file: BinaryIO, item: Source) -> bool:
+    """More than the registered size: no use in reading on, the checksum cannot be right."""
+    return 0 < item.size < file.tell()
+
+
+def _copy(answer: HTTPResponse, file: BinaryIO, item: Source, have: int, total: int | None) -> None:
     from tqdm.auto import tqdm
 
     # disable=None: no bar where stderr is no terminal (pages, logs)
-    with tqdm(desc=name, initial=have, total=total, unit="B", unit_scale=True, disable=None) as bar:
-        while block := answer.read1(BLOCK):  # what has arrived, so that little is lost
+    with tqdm(desc=item.name, initial=have, total=total, unit="B", unit_scale=True, disable=None) as bar:
+        while not _too_long(file, item) and (block := answer.read1(BLOCK)):  # what has come, so that little is lost
             file.write(block)
             bar.update(len(block))
     file.flush()

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import io
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+Folder = str | os.PathLike[str]
 
-def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> Path:
+
+def write_atomically(path: Folder, write: Callable[[BinaryIO], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, flush it to the disk, then put it in place in one step.
+
+    What an earlier writer of the same path left when it was killed is removed.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; an earlier file at ``path`` is untouched.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_atomically(Path(folder, "deep", "note.txt"), lambda file: file.write(b"whole"))
+        ...     path.read_text(), os.listdir(path.parent)
+        ('whole', ['note.txt'])
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            if left.stat().st_size and _held(file):  # empty: its writer may be about to hold it
+                left.unlink()
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
+            _held(file)
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -33,13 +50,55 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
     return path
 
 
+def _held(file: BinaryIO) -> bool:
+    """Whether this process now holds the file; False while another does, and where the system has no file locks."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def save_whole(path: Path, state: object, cure: str) -> Path:
+    """`torch.save`, whole or not at all. Serialised first: torch's own writer hides a full disk in a RuntimeError.
+
+    Raises:
+        OSError: it cannot be written; the message names the folder and ends with ``cure``. The earlier file stays.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_whole(Path(folder, "state.pt"), {"step": 3}, "make room").name
+        'state.pt'
+    """
+    import torch
+
+    memory = io.BytesIO()
+    torch.save(state, memory)
+    try:
+        return write_atomically(path, lambda file: file.write(memory.getbuffer()))
+    except OSError as error:
+        what = f"{path.name} cannot be written to {path.parent} ({error.strerror}): {cure}"
+        raise OSError(error.errno, what) from error
+
+
 def course_file(*parts: str) -> Path:
-    """A file of the repository's ``data`` folder, from a checkout or from an installed package."""
+    """A file of the repository's ``data`` folder, from a checkout or from an installed package.
+
+    Example:
+        >>> course_file("registry.json").exists()
+        True
+    """
     packaged = Path(__file__).parents[1] / "_data"
     return (packaged if packaged.is_dir() else Path(__file__).parents[2] / "data").joinpath(*parts)
 
 
 def cache_folder() -> Path:
-    """Where downloads and unfinished runs live, outside git: ``XAI_COURSE_CACHE``, else the user's cache folder."""
+    """Where downloads and unfinished runs live, outside git: ``XAI_COURSE_CACHE``, else the user's cache folder.
+
+    Example:
+        >>> cache_folder() == Path(os.environ.get("XAI_COURSE_CACHE", cache_folder()))
+        True
+    """
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xai-course"
     return Path(os.environ.get("XAI_COURSE_CACHE") or default)

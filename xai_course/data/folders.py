@@ -1,4 +1,4 @@
-"""Images in folders or zip archives, decoded when asked for, with masks and boxes that follow the same crop.
+"""Images decoded when asked for, with masks and boxes that follow the same crop.
 
 The loaders in :mod:`xai_course.data.image_sets` turn each data set's own files into a list of :class:`Item`; the rest
 is here.
@@ -6,27 +6,26 @@ is here.
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xai_course.data.batch import ArrayData, Batch, Splits, batches, fingerprint
-from xai_course.data.boxes import boxes_to_masks
-from xai_course.data.fetch import DataError, source
-from xai_course.data.vision import folders
+from .archives import Archive
+from .batch import ArrayData, Batch, Dataset, Splits, batches, fingerprint
+from .boxes import boxes_to_masks
+from .vision import Limit
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 PRESETS = {"smoke": (200, 50, 100), "colab": None, "paper": None}  # at most so many images; None: all
 SIDE = {"smoke": 64, "colab": 224, "paper": 224}  # default side of the square image in pixels
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp")
 
 
 class Item(NamedTuple):
@@ -37,6 +36,10 @@ class Item(NamedTuple):
         label: class, or classes of a multi-label image.
         mask: path of the mask, "" where there is none.
         boxes: x0, y0, x1, y1 in pixels of the file, half-open, one per object.
+
+    Example:
+        >>> Item("images/cell1.png", label=1, mask="masks/cell1.png").boxes
+        ()
     """
 
     image: str
@@ -45,94 +48,27 @@ class Item(NamedTuple):
     boxes: tuple[tuple[float, float, float, float], ...] = ()
 
 
-class Archive:
-    """A folder or a zip archive, read by relative paths.
+class Cut(TypedDict, total=False):
+    """How many images are kept and what of each is shown; the arguments that all loaders share.
 
-    Args:
-        path: of the folder or of the ``.zip`` file.
-        key: entry of ``data/registry.json`` that says where the data come from and under which licence.
-        layout: the files expected below ``path``, for the error message.
+    Attributes:
+        size: side of the square images in pixels, instead of the preset's.
+        limit: at most so many (train, validation, test) images, instead of the preset's.
+        fit: "crop" (largest centred square) or "stretch" (whole image).
+
+    Example:
+        >>> Cut(size=32, fit="stretch")
+        {'size': 32, 'fit': 'stretch'}
     """
 
-    def __init__(self, path: str | os.PathLike, key: str, layout: str):
-        self.path, self.key, self.layout = Path(path), key, layout
-        self._zip, self._process = None, None
-
-    def open(self, name: str):
-        """The file as a binary stream.
-
-        Raises:
-            DataError: it is missing.
-        """
-        try:
-            return io.BytesIO(self._archive().read(name)) if self.path.is_file() else (self.path / name).open("rb")
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise self.missing(name) from error
-
-    def lines(self, name: str) -> list[str]:
-        """Non-empty lines of a text file."""
-        with self.open(name) as file:
-            return [line for line in file.read().decode("utf-8-sig").splitlines() if line.strip()]
-
-    def files(self, folder: str) -> list[str]:
-        """Sorted relative paths of all files below ``folder``.
-
-        Raises:
-            DataError: the folder is missing or empty.
-        """
-        if self.path.is_file():
-            names = [n for n in self._archive().namelist() if n.startswith(f"{folder}/") and not n.endswith("/")]
-        else:
-            names = [p.relative_to(self.path).as_posix() for p in (self.path / folder).rglob("*") if p.is_file()]
-        if not names:
-            raise self.missing(f"{folder}/")
-        return sorted(names)
-
-    def images(self, folder: str) -> list[str]:
-        """Those of :meth:`files` that are images."""
-        return [name for name in self.files(folder) if PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS]
-
-    def has(self, name: str) -> bool:
-        """Whether a file, or a folder with a file in it, is there."""
-        if self.path.is_file():
-            return any(n == name or n.startswith(f"{name}/") for n in self._archive().namelist())
-        return (self.path / name).exists()
-
-    def missing(self, name: str, problem: str = "is missing or damaged") -> DataError:
-        """One message: which file, which layout, where from, under which licence."""
-        origin = source(self.key)
-        return DataError(
-            f"{self.path / name} {problem}. Expected below {self.path}: {self.layout}. {origin.instruction} "
-            f"Licence: {origin.licence}"
-        )
-
-    def _archive(self) -> zipfile.ZipFile:
-        if self._zip is None or self._process != os.getpid():  # a forked worker must not share the file position
-            self._zip, self._process = zipfile.ZipFile(self.path), os.getpid()
-        return self._zip
-
-    def __getstate__(self):
-        return {**vars(self), "_zip": None}
+    size: int | None
+    limit: Limit
+    fit: str
 
 
-def archive(root, candidates: Sequence[str], key: str, layout: str, marks: Sequence[str]) -> Archive:
-    """The first of the user's folders, or of ``candidates`` inside them, that holds one of ``marks``.
-
-    Raises:
-        DataError: none does; the message lists where it looked, the layout, the origin and the licence.
-    """
-    places = [folder / below if below else folder for folder in folders(root) for below in ("", *candidates)]
-    if root is None and not places:
-        places = [Path(candidates[0] if candidates else key)]
-    for place in places:
-        found = Archive(place, key, layout)
-        try:
-            if (place.is_dir() or place.suffix == ".zip") and any(found.has(mark) for mark in marks):
-                return found
-        except (OSError, zipfile.BadZipFile):
-            continue
-    where = ", ".join(map(str, places))
-    raise Archive(places[0], key, layout).missing(marks[0], f"was not found (root or XAI_COURSE_DATA: {where})")
+def _any(values: np.ndarray) -> np.ndarray:
+    """Foreground of a mask whose background is 0."""
+    return values != 0
 
 
 class FolderData:
@@ -148,6 +84,16 @@ class FolderData:
         masks: "pixels": from mask files; "boxes": the filled boxes; "none".
 
     Every batch has float32 RGB images in [0, 1]; the mask follows the image's crop, by nearest neighbour.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (60, 40), (255, 0, 0)).save(pathlib.Path(folder, "red.png"))
+        ...     data = FolderData(Archive(folder, "GlaS", ""), [Item("red.png", 1)], size=8, classes=2)
+        ...     batch = data.__getitems__([0])
+        >>> batch.images.shape, batch.images[0, :, 4, 4].tolist(), batch.labels.tolist()
+        (torch.Size([1, 3, 8, 8]), [1.0, 0.0, 0.0], [1])
     """
 
     def __init__(
@@ -158,7 +104,7 @@ class FolderData:
         classes: int,
         *,
         fit: str = "crop",
-        foreground: Callable[[np.ndarray], np.ndarray] = np.bool_,
+        foreground: Callable[[np.ndarray], np.ndarray] = _any,
         masks: str = "pixels",
     ):
         if fit not in ("crop", "stretch"):
@@ -180,15 +126,15 @@ class FolderData:
         if self.items and isinstance(self.items[0].label, tuple):
             target = torch.zeros(len(at), self.classes)
             for row, several in zip(target, labels):
-                row[list(several)] = 1
+                row[[*several] if isinstance(several, tuple) else several] = 1
         else:
             target = torch.tensor(labels, dtype=torch.int64)
         stacked = torch.from_numpy(np.stack(images)) if at else torch.zeros(0, self.size, self.size, 3)
-        has_masks = bool(at) and all(mask is not None for mask in masks)
+        there = [mask for mask in masks if mask is not None]
         return Batch(
             stacked.permute(0, 3, 1, 2).float().div(255).contiguous(),
             target,
-            torch.stack(masks) if has_masks else None,
+            torch.stack(there) if there and len(there) == len(at) else None,
             torch.tensor(at, dtype=torch.int64),
         )
 
@@ -197,7 +143,7 @@ class FolderData:
         """``data.boxes[i]``: ``[n, 4]`` float32 in output pixels, cut at the image's border; None without boxes."""
         return _Boxes(self) if any(item.boxes for item in self.items) else None
 
-    def image(self, i: int):
+    def image(self, i: int) -> Picture:
         """Image i as the file has it, a PIL image."""
         return self._open(self.items[int(i)].image)
 
@@ -209,16 +155,18 @@ class FolderData:
         x0, y0 = (width - side) / 2, (height - side) / 2
         return x0, y0, x0 + side, y0 + side
 
-    def _open(self, name: str):
-        from PIL import Image, UnidentifiedImageError
+    def _open(self, name: str, *, whole: bool = True) -> Picture:
+        """The decoded picture, or its header only."""
+        from PIL import Image
 
-        try:
-            with self.archive.open(name) as file:
+        with self.archive.open(name) as file:
+            try:
                 image = Image.open(file)
-                image.load()
+                if whole:
+                    image.load()
                 return image
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise self.archive.missing(name, f"cannot be decoded ({error})") from error
+            except Exception as error:  # PIL too passes on what its decoders say, a decompression bomb among it
+                raise self.archive.missing(name, f"cannot be decoded ({error})") from error
 
     def _read(self, i: int) -> tuple[np.ndarray, Tensor | None]:
         from PIL import Image
@@ -231,8 +179,8 @@ class FolderData:
             mask = self._open(item.mask)
             if mask.size != image.size:
                 raise self.archive.missing(item.mask, f"is {mask.size} pixels, its image {image.size}")
-            mask = Image.fromarray(self.foreground(_integers(mask)).astype(np.uint8))
-            return pixels, torch.from_numpy(np.array(mask.resize(square, Image.Resampling.NEAREST, box=window)) > 0)
+            shape = Image.fromarray(self.foreground(_integers(mask)).astype(np.uint8))
+            return pixels, torch.from_numpy(np.array(shape.resize(square, Image.Resampling.NEAREST, box=window)) > 0)
         if self.masks == "boxes" and item.boxes:
             return pixels, boxes_to_masks(self._project(item, image.size), *square).any(0)
         return pixels, None
@@ -259,27 +207,31 @@ class _Boxes:
         return len(self.data)
 
     def __getitem__(self, i: int) -> Tensor:
-        from PIL import Image
-
         item = self.data.items[int(i)]
-        with self.data.archive.open(item.image) as file:
-            return self.data._project(item, Image.open(file).size)  # reads the header only
+        return self.data._project(item, self.data._open(item.image, whole=False).size)
 
 
-def _integers(mask) -> np.ndarray:
+def _integers(mask: Picture) -> np.ndarray:
     """``[H, W]`` integers of a mask image: palette indices, grey levels, or the first channel of a colour image."""
     values = np.array(mask)
     return values[..., 0] if values.ndim == 3 else values
 
 
 def in_memory(splits: Splits) -> Splits:
-    """The same splits decoded once, as :class:`ArrayData` with uint8 images: for small sets, and for accelerators."""
+    """The same splits decoded once, as :class:`ArrayData` with uint8 images: for small sets, and for accelerators.
 
-    def load(data) -> ArrayData:
+    Example:
+        >>> grey = ArrayData(torch.full((3, 1, 8, 8), 0.2), torch.arange(3))
+        >>> held = in_memory(Splits("Grey", grey, grey, grey, ("a", "b", "c"), "0"))
+        >>> held.train.images.dtype, int(held.train.images[0, 0, 0, 0])
+        (torch.uint8, 51)
+    """
+
+    def load(data: Dataset) -> ArrayData:
         parts = list(batches(data))
         images = torch.cat([part.images.mul(255).round().to(torch.uint8) for part in parts])
-        masks = [part.masks for part in parts]
-        whole = None if any(mask is None for mask in masks) else torch.cat(masks)
+        masks = [part.masks for part in parts if part.masks is not None]
+        whole = torch.cat(masks) if len(masks) == len(parts) else None
         return ArrayData(images, torch.cat([part.labels for part in parts]), whole)
 
     return splits._replace(train=load(splits.train), validation=load(splits.validation), test=load(splits.test))
@@ -289,11 +241,17 @@ def hold_out(items: Sequence[Item], fraction: float, seed: int) -> tuple[list[It
     """(rest, held out): ``fraction`` of every class, at least one image of each class that has two.
 
     Multi-label items are drawn without regard to their classes.
+
+    Example:
+        >>> items = [Item(f"{i}.png", label=i % 2) for i in range(10)]
+        >>> [len(part) for part in hold_out(items, 0.2, seed=0)]
+        [8, 2]
     """
     if not 0 < fraction < 1:
         raise ValueError(f"validation must be a fraction between 0 and 1, got {fraction}")
-    rng, held = np.random.default_rng(seed), set()
-    groups: dict = {}
+    rng = np.random.default_rng(seed)
+    held: set[int] = set()
+    groups: dict[int, list[int]] = {}
     for i, item in enumerate(items):
         groups.setdefault(item.label if isinstance(item.label, int) else -1, []).append(i)
     for label in sorted(groups):
@@ -310,17 +268,25 @@ def assemble(
     *,
     preset: str,
     seed: int,
-    size: int | None,
-    limit: tuple[int, int, int] | None,
-    **options,
+    size: int | None = None,
+    limit: Limit = None,
+    **options: Any,
 ) -> Splits:
     """Splits of :class:`FolderData`, each cut to the preset's or the given limit; the test images kept never vary.
 
     Raises:
         ValueError: an unknown preset. DataError: a split without images.
+
+    Example:
+        >>> items = [Item(f"{i}.png", label=i % 2) for i in range(9)]
+        >>> parts = items[:5], items[5:7], items[7:]
+        >>> splits = assemble("Toys", Archive("toys", "GlaS", ""), parts, ("a", "b"), preset="smoke", seed=0)
+        >>> len(splits.train), splits.train.size
+        (5, 64)
     """
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    options.setdefault("fit", "crop")
     at_most = limit or PRESETS[preset] or [len(part) for part in parts]
     side, kept = size or SIDE[preset], []
     for part, most, draw, split in zip(parts, at_most, (seed, seed, 0), ("training", "validation", "test")):
@@ -328,6 +294,7 @@ def assemble(
             raise where.missing("", f"holds no {split} image of {name}")
         rows = np.sort(np.random.default_rng(draw).permutation(len(part))[:most])
         kept.append([part[i] for i in rows])
-    sets = [FolderData(where, items, side, len(classes), **options) for items in kept]
+    train, validation, test = (FolderData(where, items, side, len(classes), **options) for items in kept)
     decisions = {key: getattr(value, "__name__", value) for key, value in options.items()}
-    return Splits(name, *sets, tuple(classes), fingerprint(name, kept, side, sorted(decisions.items())))
+    identity = fingerprint(name, kept, side, sorted(decisions.items()))
+    return Splits(name, train, validation, test, tuple(classes), identity)

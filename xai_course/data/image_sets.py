@@ -7,12 +7,12 @@ the layout expected, where to get it, and the licence.
 Arguments shared by all loaders:
     preset: "smoke" keeps at most 200/50/100 images at 64 pixels; "colab" and "paper" keep all at 224.
     seed: of the held-out validation images and of what "smoke" or ``limit`` keep; the test images never depend on it.
-    size: side of the square images in pixels, instead of the preset's.
-    limit: at most so many (train, validation, test) images, instead of the preset's.
+    root: see above.
     validation: fraction of every class held out of the official training set.
-    fit: "crop" (largest centred square) or "stretch" (whole image).
+    cut: ``size``, ``limit`` and ``fit`` of :class:`xai_course.data.folders.Cut`.
 
-All return Splits of :class:`xai_course.data.folders.FolderData`.
+All return Splits of :class:`xai_course.data.folders.FolderData`. Files that are missing or damaged raise
+:class:`xai_course.data.DataError`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ import csv
 import json
 from collections import defaultdict
 from pathlib import PurePosixPath
+from typing import Unpack
 
 import numpy as np
 
-from xai_course.data.batch import Splits
-from xai_course.data.folders import Archive, Item, archive, assemble, hold_out
+from .archives import Archive, archive
+from .batch import Splits
+from .files import Folder
+from .folders import Cut, Item, assemble, hold_out
 
 CUB5 = (
     "019.Gray_Catbird",
@@ -37,22 +40,47 @@ CUB5 = (
 ISIC_CLASSES = ("nevus", "melanoma", "seborrheic keratosis")
 
 
-def imagenet(preset="smoke", *, seed=0, root=None, size=None, limit=None, validation=0.01, fit="crop") -> Splits:
-    """ImageNet or any set in the same layout: ``train/<class>/*``, ``val/<class>/*`` (our test split). No masks."""
+def imagenet(
+    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: float = 0.01, **cut: Unpack[Cut]
+) -> Splits:
+    """ImageNet or any set in the same layout: ``train/<class>/*``, ``val/<class>/*`` (our test split). No masks.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for place in ("train/cat/1", "train/cat/2", "train/dog/3", "val/dog/4"):
+        ...         (file := pathlib.Path(root, f"{place}.png")).parent.mkdir(parents=True, exist_ok=True)
+        ...         Image.new("RGB", (40, 30)).save(file)
+        ...     splits = imagenet(root=root, size=32)
+        >>> splits.classes, len(splits.train), len(splits.validation), len(splits.test)
+        (('cat', 'dog'), 2, 1, 1)
+    """
     where = archive(root, ("ImageNet", "imagenet"), "ImageNet", "train/<wnid>/*.JPEG, val/<wnid>/*.JPEG", ("train",))
     classes = sorted({PurePosixPath(name).parts[1] for name in where.images("train")})
     train, test = (_by_folder(where, part, classes) for part in ("train", "val"))
     parts = (*hold_out(train, validation, seed), test)
-    return assemble("ImageNet", where, parts, classes, preset=preset, seed=seed, size=size, limit=limit, fit=fit)
+    return assemble("ImageNet", where, parts, classes, preset=preset, seed=seed, **cut)
 
 
 def coco(
-    preset="smoke", *, seed=0, root=None, size=None, limit=None, validation=0.05, fit="stretch", classes: int = 80
+    preset: str = "smoke",
+    *,
+    seed: int = 0,
+    root: Folder | None = None,
+    validation: float = 0.05,
+    classes: int = 80,
+    **cut: Unpack[Cut],
 ) -> Splits:
     """COCO 2014, multi-label ``[B, K]``, boxes per object, masks the filled boxes; images without an object left out.
 
     ``classes``: 80 categories, or 91 to use the category ids as they are (unused ids stay empty classes). Train2014 is
     split into training and validation, val2014 is the test split. Crowd regions are left out.
+
+    Example:
+        >>> coco(classes=90)
+        Traceback (most recent call last):
+        ValueError: classes must be 80 or 91, got 90
     """
     if classes not in (80, 91):
         raise ValueError(f"classes must be 80 or 91, got {classes!r}")
@@ -61,24 +89,48 @@ def coco(
     names, train = _coco_items(where, "train2014", classes)
     _, test = _coco_items(where, "val2014", classes)
     parts = (*hold_out(train, validation, seed), test)
-    options = {"preset": preset, "seed": seed, "size": size, "limit": limit, "fit": fit, "masks": "boxes"}
-    return assemble("COCO 2014", where, parts, names, **options)
+    cut.setdefault("fit", "stretch")
+    return assemble("COCO 2014", where, parts, names, preset=preset, seed=seed, masks="boxes", **cut)
 
 
 def cub(
-    preset="smoke", *, seed=0, root=None, size=None, limit=None, validation=0.1, fit="crop", masks="pixels"
+    preset: str = "smoke",
+    *,
+    seed: int = 0,
+    root: Folder | None = None,
+    validation: float = 0.1,
+    masks: str = "pixels",
+    **cut: Unpack[Cut],
 ) -> Splits:
-    """CUB-200-2011: 200 birds, official train/test split, bounding boxes, masks from ``segmentations/`` (> 127)."""
+    """CUB-200-2011: 200 birds, official train/test split, bounding boxes, masks from ``segmentations/`` (> 127).
+
+    Example:
+        >>> cub(root=".")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: images.txt was not found (root ...). Expected below .: ...
+    """
     where, classes, train, test = _cub(root)
     parts = (*hold_out(train, validation, seed), test)
-    options = {"preset": preset, "seed": seed, "size": size, "limit": limit, "fit": fit, "masks": masks}
-    return assemble("CUB-200-2011", where, parts, classes, foreground=over_half, **options)
+    options = {"foreground": over_half, "masks": masks}
+    return assemble("CUB-200-2011", where, parts, classes, preset=preset, seed=seed, **options, **cut)
 
 
 def cub5(
-    preset="smoke", *, seed=0, root=None, size=None, limit=None, validation=0.2, fit="crop", masks="pixels"
+    preset: str = "smoke",
+    *,
+    seed: int = 0,
+    root: Folder | None = None,
+    validation: float = 0.2,
+    masks: str = "pixels",
+    **cut: Unpack[Cut],
 ) -> Splits:
-    """Five of the 200 birds, as in Min-Max Entropy: 150 training images (120 + 30 held out) and 145 test images."""
+    """Five of the 200 birds, as in Min-Max Entropy: 150 training images (120 + 30 held out) and 145 test images.
+
+    Example:
+        >>> cub5(root=".")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: images.txt was not found (root ...). Expected below .: ...
+    """
     where, classes, train, test = _cub(root)
     for name in CUB5:
         if name not in classes:
@@ -87,18 +139,27 @@ def cub5(
     train, test = ([x._replace(label=number[x.label]) for x in part if x.label in number] for part in (train, test))
     parts = (*hold_out(train, validation, seed), test)
     names = [name.partition(".")[2].replace("_", " ") for name in CUB5]
-    options = {"preset": preset, "seed": seed, "size": size, "limit": limit, "fit": fit, "masks": masks}
-    return assemble("CUB5", where, parts, names, foreground=over_half, **options)
+    options = {"foreground": over_half, "masks": masks}
+    return assemble("CUB5", where, parts, names, preset=preset, seed=seed, **options, **cut)
 
 
-def tiny_imagenet(preset="smoke", *, seed=0, root=None, size=64, limit=None, validation=0.05, fit="stretch") -> Splits:
+def tiny_imagenet(
+    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: float = 0.05, **cut: Unpack[Cut]
+) -> Splits:
     """Tiny ImageNet, 200 classes, 64 pixels; one box per image (inclusive corners in the files), the mask is the box.
 
-    The labelled official validation set is the test split, as in Loss-Based Attention.
+    The labelled official validation set is the test split, as in Loss-Based Attention. Classes have the names of
+    ``words.txt`` where it is there, all synonyms of them, else their wnid.
+
+    Example:
+        >>> tiny_imagenet(root=".")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: val/val_annotations.txt was not found (root ...). Expected below .: ...
     """
-    layout = "train/<wnid>/images/*.JPEG, train/<wnid>/<wnid>_boxes.txt, val/images/*.JPEG, val/val_annotations.txt"
+    layout = "train/<wnid>/{images/*.JPEG, <wnid>_boxes.txt}, val/{images/*.JPEG, val_annotations.txt}, words.txt"
     where = archive(root, ("tiny-imagenet-200",), "tiny-imagenet-200.zip", layout, ("val/val_annotations.txt",))
     classes = sorted({PurePosixPath(name).parts[1] for name in where.files("train")})
+    words = dict(line.split("\t", 1) for line in where.lines("words.txt")) if where.has("words.txt") else {}
     rows = [(f"train/{c}/images/", c, line) for c in classes for line in where.lines(f"train/{c}/{c}_boxes.txt")]
     train = [_tiny_item(where, start, classes, c, line.split("\t")) for start, c, line in rows]
     test = []
@@ -106,14 +167,28 @@ def tiny_imagenet(preset="smoke", *, seed=0, root=None, size=64, limit=None, val
         name, wnid, *corners = line.split("\t")
         test.append(_tiny_item(where, "val/images/", classes, wnid, [name, *corners]))
     parts = (*hold_out(train, validation, seed), test)
-    options = {"preset": preset, "seed": seed, "size": size, "limit": limit, "fit": fit, "masks": "boxes"}
-    return assemble("Tiny ImageNet", where, parts, classes, **options)
+    cut.setdefault("fit", "stretch")
+    cut.setdefault("size", 64)
+    names = [words.get(wnid, wnid).strip() for wnid in classes]
+    return assemble("Tiny ImageNet", where, parts, names, preset=preset, seed=seed, masks="boxes", **cut)
 
 
 def pets(
-    preset="smoke", *, seed=0, root=None, size=None, limit=None, validation=0.1, fit="crop", border: bool = False
+    preset: str = "smoke",
+    *,
+    seed: int = 0,
+    root: Folder | None = None,
+    validation: float = 0.1,
+    border: bool = False,
+    **cut: Unpack[Cut],
 ) -> Splits:
-    """Oxford-IIIT Pet, 37 breeds, masks from the trimaps: 1 is the animal; 3, its uncertain border, if ``border``."""
+    """Oxford-IIIT Pet, 37 breeds, masks from the trimaps: 1 is the animal; 3, its uncertain border, if ``border``.
+
+    Example:
+        >>> pets(root=".")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: annotations/trainval.txt was not found (root ...). Expected below .: ...
+    """
     layout = "images/*.jpg, annotations/trainval.txt, annotations/test.txt, annotations/trimaps/*.png"
     where = archive(root, ("oxford-iiit-pet",), "images.tar.gz", layout, ("annotations/trainval.txt",))
     names: dict[int, str] = {}
@@ -134,13 +209,19 @@ def pets(
         parts.append(items)
     rest, held = hold_out(parts[0], validation, seed)
     classes = [names[label] for label in sorted(names)]
-    options = {"preset": preset, "seed": seed, "size": size, "limit": limit, "fit": fit}
+    parts = [rest, held, parts[1]]
     foreground = trimap_with_border if border else trimap
-    return assemble("Oxford-IIIT Pet", where, (rest, held, parts[1]), classes, foreground=foreground, **options)
+    return assemble("Oxford-IIIT Pet", where, parts, classes, preset=preset, seed=seed, foreground=foreground, **cut)
 
 
-def isic2017(preset="smoke", *, seed=0, root=None, size=None, limit=None, fit="stretch") -> Splits:
-    """ISIC 2017: nevus, melanoma, seborrheic keratosis; lesion masks; the official splits (2000/150/600)."""
+def isic2017(preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, **cut: Unpack[Cut]) -> Splits:
+    """ISIC 2017: nevus, melanoma, seborrheic keratosis; lesion masks; the official splits (2000/150/600).
+
+    Example:
+        >>> isic2017(root=".")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: ISIC-2017_Training_Part3_GroundTruth.csv was not found (root ...). Expected ...
+    """
     layout = "ISIC-2017_{Training,Validation,Test_v2}_{Data/*.jpg, Part1_GroundTruth/*.png, Part3_GroundTruth.csv}"
     mark = "ISIC-2017_Training_Part3_GroundTruth.csv"
     where = archive(root, ("ISIC2017", "isic2017"), "ISIC2017", layout, (mark,))
@@ -155,16 +236,25 @@ def isic2017(preset="smoke", *, seed=0, root=None, size=None, limit=None, fit="s
             mask = f"ISIC-2017_{part}_Part1_GroundTruth/{name}_segmentation.png"
             items.append(Item(f"ISIC-2017_{part}_Data/{name}.jpg", int(melanoma + 2 * keratosis), mask))
         parts.append(items)
-    options = {"preset": preset, "seed": seed, "size": size, "limit": limit, "fit": fit}
-    return assemble("ISIC 2017", where, parts, ISIC_CLASSES, foreground=over_half, **options)
+    cut.setdefault("fit", "stretch")
+    return assemble("ISIC 2017", where, parts, ISIC_CLASSES, preset=preset, seed=seed, foreground=over_half, **cut)
 
 
-def glas(preset="smoke", *, seed=0, root=None, size=None, limit=None, validation=0.21, fit="crop") -> Splits:
-    """GlaS: 85 training (67 + 18 held out) and 80 test images of benign and malignant glands; masks: label != 0."""
+def glas(
+    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: float = 0.21, **cut: Unpack[Cut]
+) -> Splits:
+    """GlaS: 85 training (67 + 18 held out) and 80 test images of benign and malignant glands; masks: label != 0.
+
+    Example:
+        >>> glas(root=".")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: Grade.csv was not found (root ...). Expected below .: ...
+    """
     layout = "Grade.csv, train_<i>.bmp, testA_<i>.bmp, testB_<i>.bmp and <name>_anno.bmp for each"
     where = archive(root, ("GlaS", "glas", "Warwick QU Dataset (Released 2016_07_08)"), "GlaS", layout, ("Grade.csv",))
     rows = csv.DictReader(where.lines("Grade.csv"), skipinitialspace=True)
-    train, test = [], []
+    train: list[Item] = []
+    test: list[Item] = []
     for row in rows:
         row = {key.strip(): (value or "").strip() for key, value in row.items() if key}
         grade = row.get("grade (GlaS)")
@@ -173,12 +263,19 @@ def glas(preset="smoke", *, seed=0, root=None, size=None, limit=None, validation
         item = Item(f"{row['name']}.bmp", int(grade == "malignant"), f"{row['name']}_anno.bmp")
         (train if row["name"].startswith("train") else test).append(item)
     parts = (*hold_out(train, validation, seed), test)
-    options = {"preset": preset, "seed": seed, "size": size, "limit": limit, "fit": fit}
-    return assemble("GlaS", where, parts, ("benign", "malignant"), **options)
+    return assemble("GlaS", where, parts, ("benign", "malignant"), preset=preset, seed=seed, **cut)
 
 
-def dtd(preset="smoke", *, seed=0, root=None, size=None, limit=None, fit="crop", partition: int = 1) -> Splits:
-    """Describable Textures, 47 classes, official ``partition`` 1 to 10; or any ``train/ val/ test`` image folders."""
+def dtd(
+    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, partition: int = 1, **cut: Unpack[Cut]
+) -> Splits:
+    """Describable Textures, 47 classes, official ``partition`` 1 to 10; or any ``train/ val/ test`` image folders.
+
+    Example:
+        >>> dtd(root=".")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: labels was not found (root ...). Expected below .: ...
+    """
     layout = "images/<class>/*.jpg and labels/{train,val,test}1.txt, or train/<class>/*, val/<class>/*, test/<class>/*"
     where = archive(root, ("dtd", "dtd/dtd", "dtd10_192.zip"), "dtd-r1.0.1.tar.gz", layout, ("labels", "train"))
     if where.has("labels"):
@@ -188,14 +285,19 @@ def dtd(preset="smoke", *, seed=0, root=None, size=None, limit=None, fit="crop",
     else:
         classes = sorted({PurePosixPath(name).parts[1] for name in where.images("train")})
         found = [_by_folder(where, part, classes) for part in ("train", "val", "test")]
-    return assemble("DTD", where, found, classes, preset=preset, seed=seed, size=size, limit=limit, fit=fit)
+    return assemble("DTD", where, found, classes, preset=preset, seed=seed, **cut)
 
 
-def nuclei(preset="smoke", *, seed=0, root=None, size=None, limit=None, fit="crop") -> Splits:
+def nuclei(preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, **cut: Unpack[Cut]) -> Splits:
     """Nuclei of the 2018 Data Science Bowl, two classes: stained tissue and fluorescence; masks: any nucleus.
 
     Reads ``nuclei_dsb2018.zip`` or its unpacked folder. The 60/15/25 % split of every class is ours and does not depend
     on ``seed``.
+
+    Example:
+        >>> nuclei(root=".")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: index.csv was not found (root ...). Expected below .: ...
     """
     layout = "index.csv (name, kind, ...), images/<name>.png, masks/<name>.png"
     where = archive(root, ("nuclei_dsb2018.zip", "nuclei_dsb2018"), "nuclei_dsb2018.zip", layout, ("index.csv",))
@@ -206,21 +308,36 @@ def nuclei(preset="smoke", *, seed=0, root=None, size=None, limit=None, fit="cro
         items.append(Item(f"images/{row['name']}.png", kinds.index(row["kind"]), f"masks/{row['name']}.png"))
     rest, test = hold_out(items, 0.25, 0)
     parts = (*hold_out(rest, 0.2, 1), test)
-    return assemble("Nuclei", where, parts, kinds, preset=preset, seed=seed, size=size, limit=limit, fit=fit)
+    return assemble("Nuclei", where, parts, kinds, preset=preset, seed=seed, **cut)
 
 
 def over_half(values: np.ndarray) -> np.ndarray:
-    """Foreground of a grey mask: above half of full scale (> 127.5)."""
+    """Foreground of a grey mask: above half of full scale (> 127.5).
+
+    Example:
+        >>> over_half(np.array([0, 127, 128, 255])).tolist()
+        [False, False, True, True]
+    """
     return values > 127
 
 
 def trimap(values: np.ndarray) -> np.ndarray:
-    """Foreground of a trimap: 1 (2 is background, 3 the border)."""
+    """Foreground of a trimap: 1 (2 is background, 3 the border).
+
+    Example:
+        >>> trimap(np.array([1, 2, 3])).tolist()
+        [True, False, False]
+    """
     return values == 1
 
 
 def trimap_with_border(values: np.ndarray) -> np.ndarray:
-    """Foreground of a trimap, the uncertain border included."""
+    """Foreground of a trimap, the uncertain border included.
+
+    Example:
+        >>> trimap_with_border(np.array([1, 2, 3])).tolist()
+        [True, False, True]
+    """
     return values != 2
 
 
@@ -260,7 +377,7 @@ def _coco_items(where: Archive, part: str, classes: int) -> tuple[list[str], lis
     return names, items
 
 
-def _cub(root) -> tuple[Archive, list[str], list[Item], list[Item]]:
+def _cub(root: Folder | None) -> tuple[Archive, list[str], list[Item], list[Item]]:
     layout = (
         "images/, images.txt, classes.txt, image_class_labels.txt, train_test_split.txt, bounding_boxes.txt, "
         "segmentations/ (for masks)"
@@ -278,7 +395,8 @@ def _cub(root) -> tuple[Archive, list[str], list[Item], list[Item]]:
     }
     masks = where.has("segmentations")
     classes = [name.strip() for _, name in sorted(table["classes"].items(), key=lambda pair: int(pair[0]))]
-    train, test = [], []
+    train: list[Item] = []
+    test: list[Item] = []
     for key, name in sorted(table["images"].items(), key=lambda pair: int(pair[0])):
         try:
             label, first = int(table["image_class_labels"][key]) - 1, table["train_test_split"][key].strip() == "1"

@@ -14,11 +14,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xai_course.data.batch import ArrayData, Splits, fingerprint
+from .batch import ArrayData, Splits, fingerprint
 
 
 class Noisy(NamedTuple):
-    """``labels``: the new ones, same shape and dtype. ``corrupted``: bool, True where the label changed."""
+    """``labels``: the new ones, same shape and dtype. ``corrupted``: bool, True where the label changed.
+
+    Example:
+        >>> noisy = symmetric_noise(torch.zeros(1000, dtype=torch.int64), 0.4, classes=4)
+        >>> torch.equal(noisy.corrupted, noisy.labels != 0)
+        True
+    """
 
     labels: Tensor
     corrupted: Tensor
@@ -37,6 +43,11 @@ def symmetric_noise(labels: Tensor, rate: float, classes: int, *, seed: int = 0,
 
     Raises:
         ValueError: a rate outside [0, 1], labels of another shape, dtype or range.
+
+    Example:
+        >>> noisy = symmetric_noise(torch.arange(10000) % 4, 0.4, classes=4)  # changes 0.4 (1 - 1/4) of them
+        >>> round(noisy.corrupted.float().mean().item(), 2)
+        0.3
     """
     rate = _rate(rate)
     _check_labels(labels, classes)
@@ -69,6 +80,10 @@ def asymmetric_noise(
 
     Raises:
         ValueError: a rate outside [0, 1], labels of another shape, dtype or range, a pair outside the classes.
+
+    Example:
+        >>> asymmetric_noise(torch.tensor([0, 1, 2]), 1.0, classes=3).labels.tolist()
+        [1, 2, 0]
     """
     rate = _rate(rate)
     if labels.ndim != 1:
@@ -99,6 +114,12 @@ def with_label_noise(
 
     Raises:
         ValueError: another kind, pairs with symmetric noise, a rate outside [0, 1], data not held in memory.
+
+    Example:
+        >>> one = ArrayData(torch.zeros(6, 1, 8, 8), torch.arange(6) % 2)
+        >>> noisy = with_label_noise(Splits("Toys", one, one, one, ("a", "b"), "0"), 1.0, kind="asymmetric")
+        >>> noisy.train.labels.tolist(), noisy.test.labels.tolist()
+        ([1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1])
     """
     if kind not in ("symmetric", "asymmetric") or (kind == "symmetric" and pairs is not None):
         raise ValueError(f'kind must be "symmetric" (without pairs) or "asymmetric", got {kind!r}, pairs={pairs!r}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .batch import ArrayData, Splits, fingerprint
+from .batch import ArrayData, Dataset, Splits, fingerprint
 
 CELLS = 3  # a spot shows one of 2 ** (CELLS * CELLS) black-and-white patterns
 
@@ -24,10 +24,18 @@ def with_spot(splits: Splits, *, size: int = 6, p: float = 0.0, seed: int = 0) -
 
     Raises:
         ValueError: a size that does not fit, a probability outside [0, 1], or images without masks.
+
+    Example:
+        >>> from .textured_digits import textured_digits
+        >>> splits = textured_digits(train=2, validation=1, test=1)
+        >>> spotted = with_spot(splits)
+        >>> int((spotted.train.images != splits.train.images).any(1).sum())  # pixels, of 2 x 36
+        72
     """
     if not 0 <= p <= 1:
         raise ValueError(f"p must be in [0, 1], got {p}")
-    side = min(splits.train.images.shape[-2:])
+    sets = splits.train, splits.validation, splits.test
+    side = min(_with_masks(splits.train).images.shape[-2:])
     if size % CELLS or not 0 < size <= side // 2:
         raise ValueError(f"size must be a multiple of {CELLS} up to {side // 2}, got {size}")
     generator = torch.Generator().manual_seed(seed)
@@ -37,21 +45,27 @@ def with_spot(splits: Splits, *, size: int = 6, p: float = 0.0, seed: int = 0) -
     pattern = (255 * bits).to(torch.uint8).view(classes, CELLS, CELLS)
     pattern = pattern.repeat_interleave(size // CELLS, 1).repeat_interleave(size // CELLS, 2)
     parts = []
-    for name, data in zip(("train", "validation", "test"), splits[1:4]):
+    for data, doubt in zip(map(_with_masks, sets), (p, p, 1.0)):
         told = data.labels
-        if name == "test" or p > 0:
+        if doubt > 0:
             at_random = torch.randint(classes, (len(data),), generator=generator)
-            kept = torch.rand(len(data), generator=generator) >= (1.0 if name == "test" else p)
+            kept = torch.rand(len(data), generator=generator) >= doubt
             told = torch.where(kept, told, at_random)
         parts.append(_stamped(data, pattern[told]))
+    train, validation, test = parts
     identity = fingerprint(splits.fingerprint, "with_spot", size, seed, *((p,) if p else ()))
-    return Splits(f"{splits.name} with a spot", *parts, splits.classes, identity)
+    return Splits(f"{splits.name} with a spot", train, validation, test, splits.classes, identity)
+
+
+def _with_masks(data: Dataset) -> ArrayData:
+    if not isinstance(data, ArrayData) or data.masks is None or data.images.dtype != torch.uint8:
+        raise ValueError(f"splits must hold ArrayData of uint8 images with masks, got {data!r}")
+    return data
 
 
 def _stamped(data: ArrayData, spots: Tensor) -> ArrayData:
     """``spots [N, s, s]`` in the emptiest corner of each image."""
-    if data.masks is None or data.images.dtype != torch.uint8:
-        raise ValueError(f"data must hold uint8 images and masks, got {data.images.dtype} and masks={data.masks}")
+    assert data.masks is not None
     size, images, masks = spots.shape[-1], data.images.clone(), data.masks.clone()
     ends = (slice(None, size), slice(-size, None))
     corners = [(rows, columns) for rows in ends for columns in ends]

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xai_course.data.batch import ArrayData, Splits, fingerprint
-from xai_course.data.boxes import masks_to_boxes
-from xai_course.data.noise import with_label_noise
-from xai_course.data.textures import BACKGROUNDS, DIGITS, SHEET, sheets
+from .batch import ArrayData, Splits, fingerprint
+from .boxes import masks_to_boxes
+from .noise import with_label_noise
+from .textures import BACKGROUNDS, DIGITS, SHEET, sheets
 
 SIZES = {"smoke": (2000, 500, 1000), "colab": (10000, 2000, 4000), "paper": (50000, 5000, 10000)}
 CLASSES = tuple("0123456789")
@@ -34,7 +34,12 @@ PER_IMAGE = 10 + 4  # uniform draws per image: the order of the classes, then th
 
 @dataclass(frozen=True)
 class Knobs:
-    """What decides one split; the units and ranges stand in :func:`textured_digits`."""
+    """What decides one split; the units and ranges stand in :func:`textured_digits`.
+
+    Example:
+        >>> replace(Knobs(), canvas=64, p=0.0).digit_size
+        (22, 30)
+    """
 
     canvas: int = 32
     digit_size: tuple[float, float] = (22, 30)
@@ -57,6 +62,11 @@ class TexturedDigits(ArrayData):
         backgrounds: ``[N]`` int64, index into ``BACKGROUND_CLASSES``.
         textures: ``[N, O]`` int64, index into ``DIGIT_CLASSES``.
         corrupted: ``[N]`` bool, True where label noise changed the label.
+
+    Example:
+        >>> data = textured_digits(p=0.0, train=4, validation=1, test=1).train
+        >>> torch.equal(data.backgrounds, data.labels), data.boxes.shape  # p=0: the background tells the label
+        (True, torch.Size([4, 1, 4]))
     """
 
     boxes: Tensor
@@ -116,6 +126,11 @@ def textured_digits(
 
     Raises:
         ValueError: a knob outside its range.
+
+    Example:
+        >>> splits = textured_digits(train=4, validation=1, test=2, seed=1)
+        >>> splits.train.images.shape, splits.train.labels.tolist()
+        (torch.Size([4, 3, 32, 32]), [9, 5, 7, 1])
     """
     if preset not in SIZES:
         raise ValueError(f"preset must be one of {', '.join(SIZES)}, got {preset!r}")
@@ -124,14 +139,21 @@ def textured_digits(
     knobs = Knobs(canvas, size, p, q, position, contrast, amplitude, chroma, objects)
     tests = replace(knobs, p=p if p_test is None else p_test, q=q if q_test is None else q_test)
     _check(knobs, tests, sizes, label_noise)
-    sets = [render(seed, split, n, k) for split, (n, k) in enumerate(zip(sizes, (knobs, knobs, tests)))]
+    sets = (render(seed, split, n, k) for split, (n, k) in enumerate(zip(sizes, (knobs, knobs, tests))))
+    train_set, validation_set, test_set = sets
     identity = fingerprint("textured_digits", VERSION, seed, sizes, knobs, tests)
-    splits = Splits("Textured Digits", *sets, CLASSES, identity)
+    splits = Splits("Textured Digits", train_set, validation_set, test_set, CLASSES, identity)
     return with_label_noise(splits, label_noise, seed=seed) if label_noise else splits
 
 
 def render(seed: int, split: int, count: int, knobs: Knobs) -> TexturedDigits:
-    """The first ``count`` images of split 0 (train), 1 (validation) or 2 (test), without label noise."""
+    """The first ``count`` images of split 0 (train), 1 (validation) or 2 (test), without label noise.
+
+    Example:
+        >>> few, more = render(0, 2, 2, Knobs()), render(0, 2, 3, Knobs())
+        >>> torch.equal(few.images, more.images[:2])
+        True
+    """
     parts = [_render_chunk(seed, split, start, knobs) for start in range(0, max(count, 1), CHUNK)]
     made = {key: torch.cat([part[key] for part in parts])[:count] for key in parts[0]}
     data = TexturedDigits(made.pop("images"), made.pop("labels"), made.pop("masks"))
@@ -245,7 +267,7 @@ def _digit_size(size: int | tuple[float, float] | None, canvas: int, objects: in
     if size is None:
         low, high = (0.69, 0.94) if objects == 1 else (0.45, 0.5)
         return round(low * canvas), round(high * canvas)
-    return (size, size) if isinstance(size, int | float) else tuple(size)
+    return (size, size) if isinstance(size, int | float) else size
 
 
 def _check(knobs: Knobs, tests: Knobs, sizes: list[int], label_noise: float) -> None:

@@ -9,15 +9,17 @@ shows the class :math:`b(y)` that belongs to the label, or with probability p a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from xai_course.data.batch import ArrayData, Batch, Splits, fingerprint
-from xai_course.data.folders import FolderData
-from xai_course.data.image_sets import dtd
-from xai_course.data.vision import mnist
+from .batch import ArrayData, Batch, Splits, fingerprint
+from .files import Folder
+from .folders import FolderData
+from .image_sets import dtd
+from .vision import Limit, mnist
 
 # f(0) .. f(9), supplement Table 1
 DIGIT_TEXTURES = ("banded", "dotted", "grid", "knitted", "paisley", "scaly", "striped", "veined", "woven", "zigzagged")
@@ -30,6 +32,17 @@ class Textures:
         data: the texture photos.
         short: photos whose shorter side is below this many pixels are enlarged to it.
         zoom: every photo is first resized by this factor.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> from PIL import Image
+        >>> from .archives import Archive
+        >>> from .folders import Item
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (40, 30), (200, 100, 0)).save(pathlib.Path(folder, "plain.png"))
+        ...     photos = FolderData(Archive(folder, "GlaS", ""), [Item("plain.png", 0)], size=32, classes=1)
+        ...     Textures(photos, short=32).crop(0, (0, 0, 0), side=32).shape
+        (32, 32, 3)
     """
 
     def __init__(self, data: FolderData, short: int, zoom: float = 1.0):
@@ -54,6 +67,7 @@ class Textures:
         return self._kept[i]
 
 
+@dataclass(eq=False)
 class TexturedMnist:
     """One split, rendered on demand; item k depends on (seed, split, k) and the knobs only.
 
@@ -63,11 +77,31 @@ class TexturedMnist:
         tables: classes b(0) .. b(9), classes f(0) .. f(9), and all background classes, as indices of ``textures``.
         p, q, canvas, digit_size, position: as in :func:`textured_mnist`.
         stream: (seed, number of the split).
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> from PIL import Image
+        >>> from .archives import Archive
+        >>> from .folders import Item
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (40, 30), (200, 100, 0)).save(pathlib.Path(folder, "plain.png"))
+        ...     photos = FolderData(Archive(folder, "GlaS", ""), [Item("plain.png", 0)], size=32, classes=1)
+        ...     store, digits = Textures(photos, short=32), ArrayData(torch.rand(1, 1, 28, 28), torch.tensor([7]))
+        ...     one = TexturedMnist(digits, store, ([0] * 10, [0] * 10, [0]), 0.0, 1.0, 32, 31, "random", (0, 0))
+        ...     batch = one.__getitems__([0])
+        >>> batch.images.shape, batch.masks.shape
+        (torch.Size([1, 3, 32, 32]), torch.Size([1, 32, 32]))
     """
 
-    def __init__(self, digits: ArrayData, textures: Textures, tables, *, p, q, canvas, digit_size, position, stream):
-        self.digits, self.textures, self.tables, self.stream = digits, textures, tables, stream
-        self.p, self.q, self.canvas, self.digit_size, self.position = p, q, canvas, digit_size, position
+    digits: ArrayData
+    textures: Textures
+    tables: tuple[Sequence[int], Sequence[int], Sequence[int]]
+    p: float
+    q: float
+    canvas: int
+    digit_size: int
+    position: str
+    stream: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.digits)
@@ -116,7 +150,7 @@ def textured_mnist(
     preset: str = "smoke",
     *,
     seed: int = 0,
-    root=None,
+    root: Folder | None = None,
     textures: Splits | None = None,
     canvas: int = 224,
     digit_size: int | None = None,
@@ -126,7 +160,7 @@ def textured_mnist(
     q_test: float | None = None,
     position: str = "random",
     zoom: float = 1.0,
-    limit: tuple[int, int, int] | None = None,
+    limit: Limit = None,
 ) -> Splits:
     """MNIST on textures, 54,000/6,000/10,000 images at full size.
 
@@ -148,6 +182,11 @@ def textured_mnist(
     Raises:
         ValueError: a knob outside its range, fewer than ten texture classes, a class without photos in a split.
         DataError: MNIST or the textures cannot be had.
+
+    Example:
+        >>> textured_mnist(canvas=20)
+        Traceback (most recent call last):
+        ValueError: canvas must be at least 28 pixels, got 20
     """
     digit_size = canvas - 1 if digit_size is None else digit_size
     q_test = q if q_test is None else q_test
@@ -157,15 +196,17 @@ def textured_mnist(
     tables = texture_tables(photos.classes)
     sets = []
     for split, (numbers, pictures) in enumerate(zip(digits[1:4], photos[1:4])):
+        if not isinstance(numbers, ArrayData) or not isinstance(pictures, FolderData):
+            raise ValueError(f"textures must be splits of FolderData, got {type(pictures).__name__}")
         store = Textures(pictures, canvas, zoom)
         if not all(store.by_class):
             raise ValueError(f"textures must have a photo of every class in every split, got none of {split=}")
-        knobs = {"p": p, "q": q} if split < 2 else {"p": p_test, "q": q_test}
-        knobs |= {"canvas": canvas, "digit_size": digit_size, "position": position, "stream": (seed, split)}
-        sets.append(TexturedMnist(numbers, store, tables, **knobs))
+        chances = (p, q) if split < 2 else (p_test, q_test)
+        sets.append(TexturedMnist(numbers, store, tables, *chances, canvas, digit_size, position, (seed, split)))
+    train, validation, test = sets
     decisions = (p, q, p_test, q_test, canvas, digit_size, position, zoom, seed)
     identity = fingerprint("textured_mnist", digits.fingerprint, photos.fingerprint, decisions)
-    return Splits("Textured MNIST", *sets, digits.classes, identity)
+    return Splits("Textured MNIST", train, validation, test, digits.classes, identity)
 
 
 def texture_tables(classes: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
@@ -173,6 +214,11 @@ def texture_tables(classes: Sequence[str]) -> tuple[list[int], list[int], list[i
 
     Raises:
         ValueError: fewer than ten classes.
+
+    Example:
+        >>> backgrounds, digits, every = texture_tables([f"texture {k}" for k in range(20)])
+        >>> digits[:3], len(every)
+        ([10, 11, 12], 10)
     """
     if len(classes) < 10:
         raise ValueError(f"textures must have at least 10 classes, got {len(classes)}")

@@ -12,14 +12,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xai_course.data.fetch import DataError
+from .fetch import DataError
 
 SHEET = 128  # side of a sheet in pixels: room for a 64-pixel crop anywhere
 BANDS = (0.0, 0.5, 0.7, 1.0)  # where the longer side of a region is cut: train, validation, test
 
 
 class Texture(NamedTuple):
-    """One region ``rows y0:y1, columns x0:x1`` of one photo, resized by ``zoom``; a tint where it is grey."""
+    """One region ``rows y0:y1, columns x0:x1`` of one photo, resized by ``zoom``; a tint where it is grey.
+
+    Example:
+        >>> BACKGROUNDS[1]
+        Texture(name='grass', photo='grass', region=(0, 512, 0, 512), zoom=0.5, tint=(-22, 20, -36))
+    """
 
     name: str
     photo: str
@@ -63,6 +68,11 @@ def sheets() -> tuple[np.ndarray, np.ndarray]:
         ``light [3, 20, 128, 128]`` float32: mean about 0 and standard deviation about 1 over the class's region, slow
         illumination removed, clipped to [-2.5, 2.5]. ``colour [3, 20, 128, 128, 3]`` float32: deviation of R, G, B from
         the luma, in [-1, 1]. First axis: train, validation, test. Second: ten backgrounds, then ten digit textures.
+
+    Example:
+        >>> light, colour = sheets()
+        >>> light.shape, colour.shape
+        ((3, 20, 128, 128), (3, 20, 128, 128, 3))
     """
     pairs = [_sheets_of(texture) for texture in BACKGROUNDS + DIGITS]
     light, colour = (np.stack(part, axis=1).astype(np.float32) for part in zip(*pairs))

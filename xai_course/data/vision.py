@@ -6,6 +6,7 @@ several), which is only read, or are downloaded once into the cache. Nothing is 
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -13,35 +14,53 @@ import pickle
 import shutil
 import tarfile
 import tempfile
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from xai_course.data.batch import ArrayData, Splits, fingerprint
-from xai_course.data.fetch import DataError, checksum, fetch, source
-from xai_course.data.files import cache_folder, write_atomically
+from .batch import ArrayData, Splits, fingerprint
+from .fetch import DataError, checksum, fetch, source
+from .files import Folder, cache_folder, write_atomically
 
 PRESETS = {"smoke": (4000, 1000, 2000), "colab": None, "paper": None}  # at most so many images; None: all
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 JPEG_PACK = "cifar10/cifar10_jpegq75.npz"
 Arrays = tuple[np.ndarray, np.ndarray]  # images [N, C, H, W] uint8, labels [N]
 Limit = tuple[int, int, int] | None
+Choice = tuple[str, int, int, Limit]  # preset, seed, validation, limit
 
 
-def mnist(preset="smoke", *, seed: int = 0, root=None, validation: int = 5000, limit: Limit = None) -> Splits:
-    """MNIST, ``[N, 1, 28, 28]``, ten digits. Arguments and errors as in :func:`cifar10`."""
-    return _idx("MNIST", tuple("0123456789"), preset, seed, root, validation, limit)
+def mnist(
+    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
+) -> Splits:
+    """MNIST, ``[N, 1, 28, 28]``, ten digits. Arguments and errors as in :func:`cifar10`.
+
+    Example:
+        >>> mnist(limit=(100, 20, 50)).train.images.shape  # doctest: +SKIP
+        torch.Size([100, 1, 28, 28])
+    """
+    return _idx("MNIST", root, preset, seed, validation, limit)
 
 
-def fashion_mnist(preset="smoke", *, seed: int = 0, root=None, validation: int = 5000, limit: Limit = None) -> Splits:
-    """Fashion-MNIST, ``[N, 1, 28, 28]``, ten kinds of clothes. Arguments and errors as in :func:`cifar10`."""
-    return _idx("FashionMNIST", None, preset, seed, root, validation, limit)
+def fashion_mnist(
+    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
+) -> Splits:
+    """Fashion-MNIST, ``[N, 1, 28, 28]``, ten kinds of clothes. Arguments and errors as in :func:`cifar10`.
+
+    Example:
+        >>> fashion_mnist().classes[:3]  # doctest: +SKIP
+        ('T-shirt/top', 'Trouser', 'Pullover')
+    """
+    return _idx("FashionMNIST", root, preset, seed, validation, limit)
 
 
-def cifar10(preset="smoke", *, seed: int = 0, root=None, validation: int = 5000, limit: Limit = None) -> Splits:
+def cifar10(
+    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
+) -> Splits:
     """CIFAR-10, ``[N, 3, 32, 32]``, ten classes.
 
     Args:
@@ -59,17 +78,33 @@ def cifar10(preset="smoke", *, seed: int = 0, root=None, validation: int = 5000,
     Raises:
         DataError: a file is missing, damaged or cannot be had; the message says what to do.
         ValueError: an unknown preset, or no training image would be left.
+
+    Example:
+        >>> cifar10(root="nowhere")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: root must name an existing folder, got nowhere
     """
     train, test, classes = _cifar("CIFAR10", "cifar-10-python.tar.gz", root)
     return _splits("CIFAR-10", train, test, classes, preset, seed, validation, limit)
 
 
 def cifar100(
-    preset="smoke", *, seed: int = 0, root=None, validation: int = 5000, limit: Limit = None, labels: str = "fine"
+    preset: str = "smoke",
+    *,
+    seed: int = 0,
+    root: Folder | None = None,
+    validation: int = 5000,
+    limit: Limit = None,
+    labels: str = "fine",
 ) -> Splits:
     """CIFAR-100, ``[N, 3, 32, 32]``; ``labels`` is "fine" (100 classes) or "coarse" (their 20 superclasses).
 
     Other arguments and errors as in :func:`cifar10`.
+
+    Example:
+        >>> cifar100(labels="medium")
+        Traceback (most recent call last):
+        ValueError: labels must be "fine" or "coarse", got 'medium'
     """
     if labels not in ("fine", "coarse"):
         raise ValueError(f'labels must be "fine" or "coarse", got {labels!r}')
@@ -77,9 +112,17 @@ def cifar100(
     return _splits(f"CIFAR-100 ({labels})", train, test, classes, preset, seed, validation, limit)
 
 
-def svhn(preset="smoke", *, seed: int = 0, root=None, validation: int = 5000, limit: Limit = None) -> Splits:
+def svhn(
+    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
+) -> Splits:
     """SVHN (format 2, without the "extra" set), ``[N, 3, 32, 32]``, ten digits. Arguments and errors as in
-    :func:`cifar10`."""
+    :func:`cifar10`.
+
+    Example:
+        >>> svhn(root="nowhere")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: root must name an existing folder, got nowhere
+    """
     from torchvision.datasets import SVHN
 
     def read(split: str) -> Arrays:
@@ -90,33 +133,49 @@ def svhn(preset="smoke", *, seed: int = 0, root=None, validation: int = 5000, li
     return _splits("SVHN", read("train"), read("test"), tuple("0123456789"), preset, seed, validation, limit)
 
 
-def cifar10_jpeg(preset="smoke", *, seed: int = 0, root=None, validation: int = 5000, limit: Limit = None) -> Splits:
+def cifar10_jpeg(
+    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
+) -> Splits:
     """CIFAR-10 from a JPEG re-encoding (quality 75, 4:2:0): lossy, never to be mixed up with CIFAR-10's own pixels.
 
     Reads ``cifar10_jpegq75.npz`` (also below ``cifar10/``): ``header`` and ``data`` uint8, ``offsets [60001]``,
     ``labels [60000]``; image i is the JPEG ``header + data[offsets[i]:offsets[i + 1]]``; the first 50,000 are the
     training set. Only the images kept are decoded. Arguments and errors as in :func:`cifar10`.
+
+    Example:
+        >>> cifar10_jpeg(root="nowhere")
+        Traceback (most recent call last):
+        xai_course.data.fetch.DataError: root must name an existing folder, got nowhere
     """
     name = "CIFAR-10 (JPEG q75)"
     path = find_file(JPEG_PACK, root)
-    try:
-        with np.load(path) as pack:
-            header, data, offsets, labels = (pack[key] for key in ("header", "data", "offsets", "labels"))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(
-            f"{path} is damaged or no JPEG pack of CIFAR-10 ({error}); replace it by a whole copy"
-        ) from error
+    with _whole_pack(path), np.load(path) as pack:
+        header, data, offsets, labels = (pack[key] for key in ("header", "data", "offsets", "labels"))
     kept = _choose(50_000, len(labels) - 50_000, preset, seed, validation, limit)
     kept[2] = kept[2] + 50_000
-    sets = [(_decode(header, data, offsets, rows), labels[rows]) for rows in kept]
+    with _whole_pack(path):
+        sets = [(_decode(header, data, offsets, rows), labels[rows]) for rows in kept]
     return _pack(name, sets, CIFAR10_CLASSES)
 
 
-def folders(root: str | os.PathLike | None) -> tuple[Path, ...]:
+@contextlib.contextmanager
+def _whole_pack(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # zip, NumPy and PIL each pass on what their decoders say
+        what = f"{path} is damaged or no JPEG pack of CIFAR-10 ({error}); replace it by a whole copy"
+        raise DataError(what) from error
+
+
+def folders(root: Folder | None) -> tuple[Path, ...]:
     """Where the user keeps data: ``root`` alone, or else the folders that ``XAI_COURSE_DATA`` names.
 
     Raises:
         DataError: one of them does not exist.
+
+    Example:
+        >>> [folder.name for folder in folders(Path(__file__).parent)]
+        ['data']
     """
     named = [root] if root is not None else filter(None, os.environ.get("XAI_COURSE_DATA", "").split(os.pathsep))
     paths = tuple(Path(folder).expanduser() for folder in named)
@@ -127,11 +186,15 @@ def folders(root: str | os.PathLike | None) -> tuple[Path, ...]:
     return paths
 
 
-def find_file(name: str, root: str | os.PathLike | None) -> Path:
+def find_file(name: str, root: Folder | None) -> Path:
     """An unregistered file by its path, or its bare name, in the user's folders.
 
     Raises:
         DataError: none of them has it.
+
+    Example:
+        >>> find_file('vision.py', root=Path(__file__).parent).name
+        'vision.py'
     """
     places = [folder / relative for folder in folders(root) for relative in (name, Path(name).name)]
     for place in places:
@@ -141,8 +204,9 @@ def find_file(name: str, root: str | os.PathLike | None) -> Path:
     raise DataError(f"{name} was not found (looked at {looked}); give the folder that holds it as root")
 
 
-def _choose(n_train: int, n_test: int, preset: str, seed: int, validation: int, limit: Limit) -> list[np.ndarray]:
+def _choose(n_train: int, n_test: int, *choice: *Choice) -> list[np.ndarray]:
     """Rows of the official training set for train and validation, and of the official test set."""
+    preset, seed, validation, limit = choice
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     if not 0 < validation < n_train:
@@ -156,19 +220,20 @@ def _choose(n_train: int, n_test: int, preset: str, seed: int, validation: int, 
     return [np.sort(rows[:most]) for rows, most in zip(parts, at_most)]
 
 
-def _splits(name, train: Arrays, test: Arrays, classes: Sequence[str], preset, seed, validation, limit) -> Splits:
-    kept = _choose(len(train[1]), len(test[1]), preset, seed, validation, limit)
+def _splits(name: str, train: Arrays, test: Arrays, classes: Sequence[str], *choice: *Choice) -> Splits:
+    kept = _choose(len(train[1]), len(test[1]), *choice)
     sets = [(images[rows], labels[rows]) for (images, labels), rows in zip((train, train, test), kept)]
     return _pack(name, sets, classes)
 
 
 def _pack(name: str, sets: Sequence[Arrays], classes: Sequence[str]) -> Splits:
     made = [ArrayData(torch.from_numpy(x), torch.from_numpy(np.asarray(y, np.int64))) for x, y in sets]
+    train, validation, test = made
     identity = fingerprint(name, *(part for data in made for part in (data.images, data.labels)))
-    return Splits(name, *made, tuple(classes), identity)
+    return Splits(name, train, validation, test, tuple(classes), identity)
 
 
-def _read(construct, path: Path):
+def _read(construct: Callable[[], Any], path: Path) -> Any:
     """A torchvision data set; its own complaint becomes one message."""
     try:
         return construct()
@@ -178,18 +243,19 @@ def _read(construct, path: Path):
         ) from error
 
 
-def _idx(kind: str, classes, preset, seed, root, validation, limit) -> Splits:
+def _idx(kind: str, root: Folder | None, *choice: *Choice) -> Splits:
     """MNIST and its drop-in replacement: four gzipped idx files."""
     from torchvision import datasets
 
     base = _idx_folder(kind, root)
-    sets = [_read(lambda t=t: getattr(datasets, kind)(str(base), train=t), base / kind) for t in (True, False)]
-    arrays = [(data.data.numpy()[:, None], data.targets.numpy()) for data in sets]
-    name = {"MNIST": "MNIST", "FashionMNIST": "Fashion-MNIST"}[kind]
-    return _splits(name, *arrays, classes or tuple(sets[0].classes), preset, seed, validation, limit)
+    sets = [_read(partial(getattr(datasets, kind), str(base), train=t), base / kind) for t in (True, False)]
+    train, test = ((data.data.numpy()[:, None], data.targets.numpy()) for data in sets)
+    if kind == "MNIST":
+        return _splits("MNIST", train, test, tuple("0123456789"), *choice)
+    return _splits("Fashion-MNIST", train, test, sets[0].classes, *choice)
 
 
-def _idx_folder(kind: str, root) -> Path:
+def _idx_folder(kind: str, root: Folder | None) -> Path:
     """The folder that holds ``<kind>/raw/*-ubyte`` unpacked and verified: the user's, or else the cache."""
     kinds = [f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
     items = [source(f"{kind}/raw/{name}") for name in kinds]
@@ -205,7 +271,7 @@ def _idx_folder(kind: str, root) -> Path:
             packed = fetch(item, folders=folders(root))
             try:
                 with gzip.open(packed) as file:
-                    write_atomically(path, lambda out, file=file: shutil.copyfileobj(file, out))
+                    write_atomically(path, partial(shutil.copyfileobj, file))
             except OSError as error:
                 raise DataError(f"cannot unpack {packed} into {path.parent} ({error}); see XAI_COURSE_CACHE") from error
         _verify_unpacked(path, item.unpacked_md5)
@@ -219,7 +285,7 @@ def _verify_unpacked(path: Path, expected: str) -> None:
         )
 
 
-def _cifar(kind: str, archive: str, root, labels: str = "") -> tuple[Arrays, Arrays, tuple[str, ...]]:
+def _cifar(kind: str, archive: str, root: Folder | None, labels: str = "") -> tuple[Arrays, Arrays, tuple[str, ...]]:
     from torchvision import datasets
 
     reader = getattr(datasets, kind)
@@ -228,7 +294,7 @@ def _cifar(kind: str, archive: str, root, labels: str = "") -> tuple[Arrays, Arr
         base = cache_folder() / "unpacked"
         _unpack(archive, base / reader.base_folder, root)
     place = base / reader.base_folder
-    train, test = (_read(lambda t=t: reader(str(base), train=t), place) for t in (True, False))
+    train, test = (_read(partial(reader, str(base), train=t), place) for t in (True, False))
     targets, classes = [train.targets, test.targets], train.classes
     if labels == "coarse":
         with (place / "meta").open("rb") as file:  # torchvision has just checked the md5 of these three files
@@ -238,11 +304,10 @@ def _cifar(kind: str, archive: str, root, labels: str = "") -> tuple[Arrays, Arr
             with (place / part).open("rb") as file:
                 targets.append(pickle.load(file, encoding="latin1")["coarse_labels"])
     images = [np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)) for data in (train, test)]
-    (a, b), (y, z) = images, (np.asarray(t) for t in targets)
-    return (a, y), (b, z), tuple(classes)
+    return (images[0], np.asarray(targets[0])), (images[1], np.asarray(targets[1])), tuple(classes)
 
 
-def _unpack(archive: str, target: Path, root) -> None:
+def _unpack(archive: str, target: Path, root: Folder | None) -> None:
     """``target`` (a folder named as the one inside the archive) appears complete or not at all."""
     if target.is_dir():
         return

@@ -3,6 +3,6 @@
 Every number that a measure gives has a name that `metric` explains. Shares lie in [0, 1]; per cent is a way to print.
 """
 
-import lazy_loader as lazy
+from .._lazy import attach
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

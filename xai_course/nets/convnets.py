@@ -12,6 +12,12 @@ class GapClassifier(nn.Module):
     Args:
         body: ``[B, C, H, W] -> [B, D, h, w]``; its direct children are the layers Grad-CAM can name ("body.2").
         head: linear layer ``D -> K``.
+
+    Example:
+        >>> net = GapClassifier(conv_block(3, 8, stride=2), nn.Linear(8, 5))
+        >>> images = torch.rand(2, 3, 16, 16)
+        >>> net.features(images).shape, net.embed(images).shape, net(images).shape
+        (torch.Size([2, 8, 8, 8]), torch.Size([2, 8]), torch.Size([2, 5]))
     """
 
     def __init__(self, body: nn.Module, head: nn.Linear):
@@ -31,7 +37,12 @@ class GapClassifier(nn.Module):
 
 
 def conv_block(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    """3x3 convolution without bias, BatchNorm, ReLU (not in place: a hook may hold its input)."""
+    """3x3 convolution without bias, BatchNorm, ReLU (not in place: a hook may hold its input).
+
+    Example:
+        >>> conv_block(3, 8, stride=2)(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 8, 8])
+    """
     conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
@@ -46,6 +57,11 @@ def small_cnn(classes: int = 10, *, channels: int = 3, width: int = 16, seed: in
         classes, channels: number of logits and of image channels.
         width: channels of the first stage; the stages have ``width * (1, 2, 4, 4, 4)``.
         seed: initialises from this seed without touching the global generator; None uses the global one.
+
+    Example:
+        >>> net = small_cnn(classes=10, seed=0)
+        >>> net.features(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 64, 8, 8])
     """
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
@@ -61,7 +77,13 @@ def small_cnn(classes: int = 10, *, channels: int = 3, width: int = 16, seed: in
 
 
 class GaussianNoise(nn.Module):
-    """Adds N(0, sigma^2) to every pixel while training; the identity in eval mode (AMC-Loss, Table 2, first line)."""
+    """Adds N(0, sigma^2) to every pixel while training; the identity in eval mode (AMC-Loss, Table 2, first line).
+
+    Example:
+        >>> black = torch.zeros(1, 1, 8, 8)
+        >>> bool(GaussianNoise()(black).any()), bool(GaussianNoise().eval()(black).any())
+        (True, False)
+    """
 
     def __init__(self, sigma: float = 0.15):
         super().__init__()
@@ -71,8 +93,15 @@ class GaussianNoise(nn.Module):
         return images + self.sigma * torch.randn_like(images) if self.training else images
 
 
-def leaky_block(inputs: int, outputs: int, kernel: int = 3, padding: int | str = "same", *, slope: float = 0.1):
-    """Convolution without bias, BatchNorm, LeakyReLU: one line of AMC-Loss's Table 2. ``slope`` 1 leaves it linear."""
+def leaky_block(
+    inputs: int, outputs: int, kernel: int = 3, padding: str = "same", *, slope: float = 0.1
+) -> nn.Sequential:
+    """Convolution without bias, BatchNorm, LeakyReLU: one line of AMC-Loss's Table 2. ``slope`` 1 leaves it linear.
+
+    Example:
+        >>> leaky_block(3, 8, padding="valid")(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 14, 14])
+    """
     conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False)
     act = nn.Identity() if slope == 1 else nn.LeakyReLU(slope)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), act)
@@ -96,6 +125,11 @@ def amc_net(
         noise: standard deviation of the training noise on the pixels.
         released: the network of the released code and checkpoint instead, which is not Table 2: half the widths and no
             256-wide 1x1 layer, 774,986 parameters.
+
+    Example:
+        >>> net = amc_net(released=True)
+        >>> sum(p.numel() for p in net.parameters()), net.features(torch.rand(1, 3, 32, 32)).shape
+        (774986, torch.Size([1, 128, 6, 6]))
     """
     a, b, c = (64, 128, 256) if released else (128, 256, 512)
     between = [] if released else [leaky_block(c, b, 1)]
@@ -130,6 +164,11 @@ def amc_figure_net(
         noise: standard deviation of the training noise on the pixels.
         linear: no LeakyReLU behind the last 1x1 convolution, so that features can point anywhere on the sphere; with it
             (the paper) they crowd into the positive corner.
+
+    Example:
+        >>> net = amc_figure_net(features=2)
+        >>> sum(p.numel() for p in net.parameters()), net.embed(torch.rand(4, 1, 28, 28)).shape
+        (111970, torch.Size([4, 2]))
     """
     body = nn.Sequential(
         GaussianNoise(noise),

@@ -34,12 +34,25 @@ PARAMETERS: dict[tuple[str, int], int] = {
 
 
 def count_parameters(net: nn.Module) -> int:
-    """How many numbers training changes."""
+    """How many numbers training changes.
+
+    Example:
+        >>> count_parameters(nn.Linear(3, 2)), count_parameters(nn.Linear(3, 2).requires_grad_(False))
+        (8, 0)
+    """
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
 class Normalise(nn.Module):
-    """``(images - mean) / std`` per channel, as the first layer: whoever attacks the network then works in pixels."""
+    """``(images - mean) / std`` per channel, as the first layer: whoever attacks the network then works in pixels.
+
+    Example:
+        >>> Normalise(((0.5,), (0.25,)))(torch.ones(1, 1, 1, 1)).item()
+        2.0
+    """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, statistics: Statistics):
         super().__init__()
@@ -73,7 +86,12 @@ def _kaiming(net: nn.Module) -> None:
 
 
 class PadShortcut(nn.Module):
-    """Option A of He et al.: every second pixel, new channels zero; no parameters."""
+    """Option A of He et al.: every second pixel, new channels zero; no parameters.
+
+    Example:
+        >>> PadShortcut(16, 32, stride=2)(torch.rand(1, 16, 8, 8)).shape
+        torch.Size([1, 32, 4, 4])
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -84,7 +102,12 @@ class PadShortcut(nn.Module):
 
 
 class Residual(nn.Module):
-    """``relu(branch(x) + shortcut(x))``."""
+    """``relu(branch(x) + shortcut(x))``.
+
+    Example:
+        >>> Residual(nn.Identity(), nn.Identity())(torch.tensor([-1.0, 2.0])).tolist()
+        [0.0, 4.0]
+    """
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module):
         super().__init__()
@@ -118,12 +141,18 @@ def cifar_resnet(
 
     Raises:
         ValueError: depth is not 6m + 2, or an unknown shortcut.
+
+    Example:
+        >>> net = cifar_resnet(20, 100)
+        >>> count_parameters(net), net.features(torch.rand(1, 3, 32, 32)).shape
+        (278324, torch.Size([1, 64, 8, 8]))
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth must be 6m + 2 with m >= 1, got {depth}")
     if shortcut not in ("project", "pad"):
         raise ValueError(f"shortcut must be 'project' or 'pad', got {shortcut!r}")
-    layers, inputs = [("stem", nn.Sequential(_conv_bn(channels, 16), nn.ReLU()))], 16
+    layers: list[tuple[str, nn.Module]] = [("stem", nn.Sequential(_conv_bn(channels, 16), nn.ReLU()))]
+    inputs = 16
     for stage, width in enumerate((16, 32, 64), start=1):
         blocks = []
         for block in range((depth - 2) // 6):
@@ -145,7 +174,12 @@ def _bn_relu_conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
 
 
 class DenseLayer(nn.Module):
-    """Bottleneck to 4 x growth channels, 3x3 to ``growth``, appended to what came in."""
+    """Bottleneck to 4 x growth channels, 3x3 to ``growth``, appended to what came in.
+
+    Example:
+        >>> DenseLayer(24, growth=12)(torch.rand(1, 24, 8, 8)).shape
+        torch.Size([1, 36, 8, 8])
+    """
 
     def __init__(self, inputs: int, growth: int):
         super().__init__()
@@ -165,6 +199,10 @@ def densenet_bc(
 
     Raises:
         ValueError: depth is not 6m + 4.
+
+    Example:
+        >>> densenet_bc(10, depth=10).features(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 27, 8, 8])
     """
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth must be 6m + 4 with m >= 1, got {depth}")
@@ -192,8 +230,13 @@ def resnext29(
     """ResNeXt-29, ``cardinality`` groups of ``base_width`` channels, for 32x32 images: 8 x 64 and 16 x 64 in Table 7.
 
     Last maps ``[B, 1024, 8, 8]``. Children of ``body``: ``stem``, ``stage1``, ``stage2``, ``stage3``.
+
+    Example:
+        >>> resnext29(2, 10, base_width=4).features(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 1024, 8, 8])
     """
-    layers, inputs = [("stem", nn.Sequential(_conv_bn(channels, 64), nn.ReLU()))], 64
+    layers: list[tuple[str, nn.Module]] = [("stem", nn.Sequential(_conv_bn(channels, 64), nn.ReLU()))]
+    inputs = 64
     for stage in (1, 2, 3):
         outputs, inner, blocks = 128 * 2**stage, cardinality * base_width * 2 ** (stage - 1), []
         for block in range(3):
@@ -232,6 +275,12 @@ def torchvision_resnet(
 
     Raises:
         ValueError: torchvision has no such ResNet.
+
+    Example:
+        >>> with torch.device("meta"):  # the architecture without its numbers
+        ...     net = torchvision_resnet("resnet50", classes=200)
+        >>> count_parameters(net)
+        23917832
     """
     from torchvision import models
 

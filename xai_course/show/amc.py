@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import cos, pi, sin
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -167,7 +168,7 @@ def _class_bar(figure, axes, dots) -> None:
     bar.ax.tick_params(length=0)
 
 
-def weight_sweep(records: Mapping[float, object], *, metrics: Sequence[str], labels: Sequence[str]):
+def weight_sweep(records: Mapping[float, Any], *, metrics: Sequence[str], labels: Sequence[str]):
     """Metrics against the weight lambda w_max, mean and standard deviation over seeds; weight to `Record`."""
     import matplotlib.pyplot as plt
 
@@ -183,7 +184,7 @@ def weight_sweep(records: Mapping[float, object], *, metrics: Sequence[str], lab
     return figure
 
 
-def loss_curves(records: Mapping[str, object], term: str = "classification"):
+def loss_curves(records: Mapping[str, Any], term: str = "classification"):
     """One loss term (the total where a record has no such term) over the epochs, a line per seed."""
     import matplotlib.pyplot as plt
 

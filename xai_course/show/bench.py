@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .style import CYCLE, style
 
@@ -17,7 +18,7 @@ def _axes(columns: int, width: float, height: float, **how):
     return figure, axes[0]
 
 
-def forest(panels: Mapping[str, Mapping[str, object]], said: Mapping[str, Mapping[str, str]]):
+def forest(panels: Mapping[str, Mapping[str, Any]], said: Mapping[str, Mapping[str, str]]):
     """Paired differences with their 95 % intervals, a panel per column of the bench, a line per method.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -173,7 +174,7 @@ def _ranked(net, image: Tensor, label: int, k: int) -> tuple[Tensor, list[int], 
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-def compare(records: Mapping[str, object], metrics: Sequence[str], *, reference: str = "ce"):
+def compare(records: Mapping[str, Any], metrics: Sequence[str], *, reference: str = "ce"):
     """One panel per metric, one line per record: every seed as a dot, the mean as a bar, the reference dotted."""
     with style():
         figure, axes = _axes(1, len(metrics), 1.2 + 2.3 * len(metrics), 0.6 + 0.24 * len(records), sharey=True)
@@ -191,7 +192,7 @@ def compare(records: Mapping[str, object], metrics: Sequence[str], *, reference:
     return figure
 
 
-def attack_curves(records: Mapping[str, object], attack: str, epsilons: Sequence[float]):
+def attack_curves(records: Mapping[str, Any], attack: str, epsilons: Sequence[float]):
     """Accuracy against epsilon, one line per record, with one standard deviation over the seeds."""
     with style():
         figure, axes = _axes(1, 1, 4.6, 2.8)

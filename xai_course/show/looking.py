@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..maps import enlarge, grad_cam, normalise
+from ..maps import enlarge, normalise
 from ..measure.scores import iou, thresholded
 from .style import CYCLE, MAP_COLOURS, draw, image_grid, style
 
@@ -23,25 +22,6 @@ def same_image_two_maps(images: Tensor, maps: Mapping[str, Tensor]):
 def enlarged(maps: Tensor, size) -> Tensor:
     """Maps ``[B, h, w]``, negative values cut, at the size of the image and in [0, 1]."""
     return normalise(enlarge(maps.relu(), size))
-
-
-def layer_frame(net: nn.Module, image: Tensor, label: int, layer: str):
-    """One image ``[C, H, W]``, its Grad-CAM map at one layer in the layer's own cells, and the same enlarged."""
-    import matplotlib.pyplot as plt
-
-    (own,), _ = grad_cam(net, image[None], torch.tensor([label], device=image.device), [layer])
-    with style():
-        figure, axes = plt.subplots(1, 3, figsize=(5.6, 2.1))
-        draw(axes[0], image)
-        draw(axes[1], normalise(own)[0])
-        drawn = draw(axes[2], enlarged(own, image.shape[1:])[0])
-        height, width = own.shape[1:]
-        for axis, title in zip(axes, ("image", f"{layer}: {height}×{width} cells", "enlarged")):
-            axis.set(title=title, xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        figure.colorbar(drawn, ax=axes, shrink=0.8)
-        plt.close(figure)
-    return figure
 
 
 def threshold_frame(images: Tensor, maps: Tensor, masks: Tensor, level: float):

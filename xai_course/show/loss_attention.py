@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,8 +102,9 @@ def gradient_paths(method: PatchMethod, images: Tensor, labels: Tensor) -> tuple
     """
     method = copy.copy(method.eval())
     method._modules = dict(method._modules)
-    features = method.net.patch_features(images).detach().requires_grad_()
-    method.net = _Given(method.net.head, features)
+    net: Any = method.net
+    features = net.patch_features(images).detach().requires_grad_()
+    method.net = _Given(net.head, features)
     seen = method.attend(images)
     (g,) = torch.autograd.grad(image_loss(seen.image, labels) * len(images), seen.image, retain_graph=True)
     lengths = []
@@ -176,7 +178,8 @@ def selection_figure(methods: Mapping[str, PatchMethod], images: Tensor, objects
         for j, (name, method) in enumerate(methods.items(), 1):
             weights = method.eval().attend(images).weights
             chosen = method.selected(weights) if level is None else weights > level / weights.shape[1]
-            net, size = method.net, tuple(images.shape[-2:])
+            net: Any = method.net
+            size = tuple(images.shape[-2:])
             lit = net.paint(chosen.float(), size) > 0
             guesses = hull(chosen.cpu(), net.boxes(size))
             for axis, image, mask, guess, boxes in zip(axes[:, j], images, lit, guesses, objects):
@@ -220,7 +223,7 @@ def contribution_figure(method: PatchMethod, image: Tensor, names: Sequence[str]
     return figure
 
 
-def field_figure(nets: Mapping[str, nn.Module], image: Tensor, patch: int = 14):
+def field_figure(nets: Mapping[str, Any], image: Tensor, patch: int = 14):
     """What is drawn as a patch (solid) and what it depends on (dashed), for several networks on one image."""
     import matplotlib.pyplot as plt
 
@@ -258,7 +261,7 @@ def heat_figure(plain, method: PatchMethod, images: Tensor, classes: Tensor, lay
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
-def sweep_figure(records: Mapping[float, object], metrics: Mapping[str, str], label: str, dummies: Sequence[str] = ()):
+def sweep_figure(records: Mapping[float, Any], metrics: Mapping[str, str], label: str, dummies: Sequence[str] = ()):
     """Fig. 7 for our runs: metrics over a hyper-parameter, one dot per seed, and the level of a dummy as a dashed line.
 
     Args:

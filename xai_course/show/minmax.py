@@ -27,9 +27,9 @@ def _bare(axis) -> None:
 
 
 def _outline(axis, mask: Tensor, colour: str = "white") -> None:
-    mask = mask.float().cpu().numpy()
-    if mask.min() < mask.max():
-        axis.contour(mask, levels=[0.5], colors=colour, linewidths=1)
+    drawn = mask.float().cpu().numpy()
+    if drawn.min() < drawn.max():
+        axis.contour(drawn, levels=[0.5], colors=colour, linewidths=1)
 
 
 def regions(images: Tensor, masks: Tensor):
@@ -100,7 +100,7 @@ def who_learns(norms: Mapping[str, Mapping[str, float]]):
 
 def mask_rule(maps: Tensor, logits: Tensor, image: Tensor, rule: MaskRule):
     """Eq. 11 on one image ``[3, H, W]``: the mask with its cut at 0.5, its histogram, and the curve it went through."""
-    size = image.shape[-2:]
+    size = image.shape[-2], image.shape[-1]
     mask = rule.apply(maps[None], logits[None], size)[0, 0].detach()
     raised = upsample(combined_map(maps[None], logits[None]), size)[0, 0].detach()
     with style():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,7 +112,7 @@ def _outline_box(axis, relevant: Tensor) -> None:
     axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor="#E69F00", linewidth=2.5))
 
 
-def compare_maps(methods: Mapping[str, object], images: Tensor, labels: Tensor, masks: Tensor):
+def compare_maps(methods: Mapping[str, Any], images: Tensor, labels: Tensor, masks: Tensor):
     """Image, mask and every method's map of the true class, one row per image; with the predicted class as heading."""
     columns = ["image", "mask", *methods]
     drawn = [m.explain(images, labels) for m in methods.values()]
@@ -119,7 +120,7 @@ def compare_maps(methods: Mapping[str, object], images: Tensor, labels: Tensor, 
     return image_grid(rows, columns, [f"{y}" for y in labels.tolist()])
 
 
-def layer_maps(methods: Mapping[str, object], image: Tensor, label: int, layers: Sequence[str]):
+def layer_maps(methods: Mapping[str, Any], image: Tensor, label: int, layers: Sequence[str]):
     """Maps of one image at every layer, one row per method, divided by their maximum."""
     from ..maps import normalise
 
@@ -130,13 +131,14 @@ def layer_maps(methods: Mapping[str, object], image: Tensor, label: int, layers:
     return image_grid(rows, ["image", *layers], list(methods))
 
 
-def bars(records: Mapping[str, Mapping[str, object]], metric: str, ylabel: str, ylim: tuple = (0, 1)):
+def bars(records: Mapping[str, Mapping[str, Any]], metric: str, ylabel: str, ylim: tuple = (0, 1)):
     """Groups of bars with one dot per seed.
 
     Args:
         records: group to (row of `NAMES` to `Record`); a row that a group lacks leaves a gap.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
 
     rows = list(dict.fromkeys(row for group in records.values() for row in group))
     with style():
@@ -151,8 +153,7 @@ def bars(records: Mapping[str, Mapping[str, object]], metric: str, ylabel: str, 
                 axis.plot([x] * len(values), values, ".", color=COLOURS[row])
         axis.set(ylim=ylim, ylabel=ylabel, xticks=range(len(records)), xticklabels=list(records))
         axis.legend(
-            handles=[plt.Rectangle((0, 0), 1, 1, color=COLOURS[row]) for row in rows],
-            labels=[NAMES[row] for row in rows],
+            handles=[Rectangle((0, 0), 1, 1, color=COLOURS[row], label=NAMES[row]) for row in rows],
             loc="center left",
             bbox_to_anchor=(1, 0.5),
         )
@@ -160,13 +161,13 @@ def bars(records: Mapping[str, Mapping[str, object]], metric: str, ylabel: str, 
     return figure
 
 
-def examples_and_bars(images: Tensor, group: Mapping[str, object], title: str):
+def examples_and_bars(images: Tensor, group: Mapping[str, Any], title: str):
     """Training images above, accuracy without the shortcut below: one frame of the slider over p and q."""
     import matplotlib.pyplot as plt
 
     with style():
         figure = plt.figure(figsize=(6.4, 3.4))
-        top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.3))
+        top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.3), squeeze=False)[:, 0]
         for axis, image in zip(top.subplots(1, len(images)), images):
             draw(axis, image)
             axis.set(xticks=[], yticks=[])
@@ -189,7 +190,7 @@ def examples_and_bars(images: Tensor, group: Mapping[str, object], title: str):
     return figure
 
 
-def maps_and_pixels(records: Mapping[str, Mapping[str, object]], layers: Sequence[str] = ("body.1", "body.4")):
+def maps_and_pixels(records: Mapping[str, Mapping[str, Any]], layers: Sequence[str] = ("body.1", "body.4")):
     """Where the evidence lies against the accuracy without the shortcut, one dot per seed.
 
     Args:
@@ -214,7 +215,7 @@ def maps_and_pixels(records: Mapping[str, Mapping[str, object]], layers: Sequenc
     return figure
 
 
-def weights_tried(records: Mapping[float, object], floor: float, title: str):
+def weights_tried(records: Mapping[float, Any], floor: float, title: str):
     """What the validation split says of each lambda: its accuracy, its outside mass, its dead maps."""
     import matplotlib.pyplot as plt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ def style():
     import matplotlib.pyplot as plt
     from cycler import cycler
 
-    settings = {
+    settings: Any = {
         "figure.facecolor": "white",
         "savefig.facecolor": "white",
         "figure.dpi": 110,

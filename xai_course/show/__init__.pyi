@@ -1,0 +1,9 @@
+from . import amc as amc
+from . import bench as bench
+from . import hnc as hnc
+from . import looking as looking
+from . import loss_attention as loss_attention
+from . import minmax as minmax
+from . import reff as reff
+from . import slider as slider
+from . import style as style
