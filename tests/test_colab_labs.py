@@ -120,7 +120,7 @@ def test_what_decides_nothing_changes_no_name():
 
 def test_a_changed_package_file_is_part_of_the_name(monkeypatch, tmp_path):
     package = tmp_path / "xai_course"
-    for file in ("train.py", "preset.py", "maps.py", "methods/hnc.py", "nets/convnets.py", "measure/peaks.py"):
+    for file in ("train.py", "preset.py", "maps/cam.py", "methods/hnc.py", "nets/convnets.py", "measure/peaks.py"):
         (package / file).parent.mkdir(parents=True, exist_ok=True)
         (package / file).write_text("x = 1")
     monkeypatch.setattr(lab.train, "__file__", str(package / "train.py"))
