@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..nets.adapters import Output, logits_of
 from .hooks import captured, find_layers, tracking
-from .reshape import Reshape, check_maps
+from .reshape import Layer, Reshape, check_maps
 from .targets import Classes, Target, scores, trackable
 from .variants import VARIANTS
 
@@ -104,9 +104,9 @@ def grad_cam(
             if len(outputs) != 1:
                 raise ValueError(f"layers: {name!r} must run once in a forward pass, it ran {len(outputs)} times")
         score = scores(logits, classes, target, type(inner).__name__)
-        features = [(f"layers: {name!r}", outputs[0]) for (name, _), outputs in zip(named, kept)]
         size = tuple(images.shape[2:]) if images.ndim == 4 and reshape is None else None
-        maps = _maps(score, features, rule, reshape, create_graph, create_graph, size)
+        features = [Layer(f"layers: {name!r}", outputs[0], size, m) for (name, m), outputs in zip(named, kept)]
+        maps = _maps(score, features, rule, reshape, create_graph, create_graph)
     return GradCam(maps, logits if create_graph else logits.detach())
 
 
@@ -147,8 +147,8 @@ def grad_cam_from(
     rule = _rule(variant, relu)
     with torch.enable_grad():
         score = scores(logits, classes, target)
-        named = [(f"features[{i}]", each) for i, each in enumerate(features)]
-        return _maps(score, named, rule, reshape, create_graph, True, None)
+        named = [Layer(f"features[{i}]", each) for i, each in enumerate(features)]
+        return _maps(score, named, rule, reshape, create_graph, True)
 
 
 def input_gradient(
@@ -188,7 +188,7 @@ def input_gradient(
         pixels = pixels if pixels.requires_grad else pixels.detach().requires_grad_()
         logits = logits_of(net(pixels.clone()), output)
         score = scores(logits, classes, target, type(inner).__name__)
-        columns = [each[0] for each in _gradients(score, [("images", pixels)], create_graph, create_graph)]
+        columns = [each[0] for each in _gradients(score, [Layer("images", pixels)], create_graph, create_graph)]
     gradient = columns[0] if score.ndim == 1 else torch.stack(columns, 1)
     return InputGradient(gradient, logits if create_graph else logits.detach())
 
@@ -201,50 +201,47 @@ def _rule(variant: str, relu: bool) -> Callable[[Tensor, Tensor], Tensor]:
     return (lambda features, gradient: formula(features, gradient).relu()) if relu else formula
 
 
-def _gradients(
-    score: Tensor, tensors: Sequence[tuple[str, Tensor]], create_graph: bool, retain_graph: bool
-) -> list[list[Tensor]]:
-    """For each target the gradients of its sum over the batch with respect to all tensors: one backward pass each."""
+def _gradients(score: Tensor, layers: Sequence[Layer], create_graph: bool, retain_graph: bool) -> list[list[Tensor]]:
+    """For each target the gradients of its sum over the batch with respect to all features: one backward pass each."""
     columns = [score] if score.ndim == 1 else list(score.unbind(1))
     found = []
     for column in columns:
         keep = retain_graph or column is not columns[-1]
-        inputs = [tensor for _, tensor in tensors]
+        inputs = [layer.features for layer in layers]
         gradients = torch.autograd.grad(
             column.sum(), inputs, create_graph=create_graph, retain_graph=keep, allow_unused=True
         )
-        for (name, _), gradient in zip(tensors, gradients):
+        for layer, gradient in zip(layers, gradients):
             if gradient is None:
-                raise ValueError(f"{name} has no path to the logits")
+                raise ValueError(f"{layer.name} has no path to the logits")
         found.append(list(gradients))
     return found
 
 
 def _maps(
     score: Tensor,
-    features: Sequence[tuple[str, Tensor]],
+    layers: Sequence[Layer],
     rule: Callable[[Tensor, Tensor], Tensor],
     reshape: Reshape | None,
     create_graph: bool,
     retain_graph: bool,
-    size: tuple[int, ...] | None,
 ) -> list[Tensor]:
     """One map for each layer: gradients of the score, then the variant's sum over channels, in float32 at least."""
-    if not features:
+    if not layers:
         raise ValueError("at least one layer is needed, got none")
-    shaped = [each if reshape is None else reshape(each) for _, each in features]
-    for (name, _), values in zip(features, shaped):
-        check_maps(name, values, len(score), size)
+    shaped = [layer.features if reshape is None else reshape(layer.features) for layer in layers]
+    for layer, values in zip(layers, shaped):
+        check_maps(layer, values, len(score))
     if not create_graph:
         shaped = [values.detach() for values in shaped]
     columns: list[list[Tensor]] = []
     with torch.autocast(score.device.type, enabled=False):  # in the precision of the graph or better
-        for gradients in _gradients(score, features, create_graph, retain_graph):
+        for gradients in _gradients(score, layers, create_graph, retain_graph):
             columns.append([])
-            for (name, _), values, gradient in zip(features, shaped, gradients):
+            for layer, values, gradient in zip(layers, shaped, gradients):
                 if reshape is not None:
                     gradient = reshape(gradient)
-                    _warn_of_dead_tokens(name, gradient)
+                    _warn_of_dead_tokens(layer.name, gradient)
                 dtype = torch.promote_types(values.dtype, torch.float32)
                 columns[-1].append(rule(values.to(dtype), gradient.to(dtype)))
     return columns[0] if score.ndim == 1 else [torch.stack(maps, 1) for maps in zip(*columns)]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Reshape = Callable[[Tensor], Tensor]
 
@@ -55,22 +56,33 @@ def channels_last(features: Tensor) -> Tensor:
     return features.permute(0, 3, 1, 2)
 
 
-def check_maps(name: str, features: Tensor, batch: int, size: tuple[int, ...] | None) -> None:
+class Layer(NamedTuple):
+    """What a layer gave, how a message calls it, and what tells its axes apart: the image's size and the module."""
+
+    name: str
+    features: Tensor
+    size: tuple[int, ...] | None = None
+    module: nn.Module | None = None
+
+
+def check_maps(layer: Layer, features: Tensor, batch: int) -> None:
     """Raises ValueError unless these are maps ``[B, D, h, w]`` in the graph, as far as a shape can tell.
 
     Args:
-        name: how the message begins.
-        features: what a layer gave.
+        layer: what is checked; where its ``size`` ``(H, W)`` is known, the maps must have the aspect of the image. If
+            both readings have it (96 channels on 96x96 positions), linear layers without a convolution decide for
+            channels last.
+        features: the layer's features, reshaped.
         batch: B.
-        size: ``(H, W)`` of the images, whose aspect the maps must have; None where it is not known.
 
     Example:
         >>> import torch
-        >>> check_maps("'stage'", torch.zeros(1, 7, 7, 768, requires_grad=True), 1, (224, 224))
+        >>> features = torch.zeros(1, 7, 7, 768, requires_grad=True)
+        >>> check_maps(Layer("'stage'", features, (224, 224)), features, 1)
         Traceback (most recent call last):
         ValueError: 'stage' must be maps [B, D, h, w], got (1, 7, 7, 768), channels last: pass reshape=channels_last
     """
-    shape = tuple(features.shape)
+    shape, (name, _, size, module) = tuple(features.shape), layer
     if features.ndim == 3 and len(features) == batch:
         raise ValueError(
             f"{name} must be maps [B, D, h, w], got tokens {shape}: pass reshape=tokens(1) where a class token stands "
@@ -81,7 +93,11 @@ def check_maps(name: str, features: Tensor, batch: int, size: tuple[int, ...] | 
             f"{name} must be maps [B, D, h, w] with B={batch} in the graph of the logits, "
             f"got {shape}, requires_grad={features.requires_grad}"
         )
-    if size is not None and not same_aspect(shape[2:], size) and same_aspect(shape[1:3], size):
+    if size is None or not same_aspect(shape[1:3], size):
+        return
+    parts = [] if module is None else [*module.modules()]
+    linear = any(type(part) in (nn.Linear, nn.LayerNorm) for part in parts)  # norms made for maps are subclasses
+    if not same_aspect(shape[2:], size) or (linear and not any(isinstance(part, nn.Conv2d) for part in parts)):
         raise ValueError(f"{name} must be maps [B, D, h, w], got {shape}, channels last: pass reshape=channels_last")
 
 
