@@ -607,11 +607,11 @@ class _Twice(nn.Module):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        (["nope"], r"body\.4.*got 'nope'"),
+        (["body.conv"], r"'body.conv' is none of the \d\d modules of net; nearest are 'body"),
         ([nn.ReLU()], "a ReLU that is not part of net"),
         ([3], "a int that"),
         ([], "at least one layer"),
-        (["head"], r"'head' must output maps \[B, D, h, w\], got \(3, 4\)"),
+        (["head"], r"'head' must be maps \[B, D, h, w\] with B=3 .* got \(3, 4\)"),
     ],
 )
 def test_wrong_layers(layers, message):
@@ -630,9 +630,14 @@ def test_layers_that_do_not_run_once_or_lead_nowhere():
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (torch.tensor([0, 1]), r"\[B\] int64 with B=3, got \(2,\)"),
+        (torch.tensor([0, 1]), r"\[B\] or \[B, k\] int64 with B=3, got \(2,\)"),
+        ([0, 1], r"got \(2,\)"),
+        (None, r"got None; logits\.argmax\(1\)"),
+        ("cat", "got 'cat'"),
+        ([[0, 1], [2], [3]], r"got \[\[0, 1\], \[2\], \[3\]\]"),
+        (4, r"\[0, 4\), got 4 to 4"),
         (torch.tensor([0.0, 1.0, 2.0]), "float32"),
-        (torch.tensor([[0], [1], [2]]), r"got \(3, 1\)"),
+        (torch.zeros(3, 1, 1, dtype=torch.int64), r"got \(3, 1, 1\)"),
         (torch.tensor([0, 1, 4]), r"\[0, 4\), got 0 to 4"),
         (torch.tensor([0, -1, 3]), "got -1 to 3"),
     ],

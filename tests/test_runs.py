@@ -264,7 +264,7 @@ def test_a_cached_seed_depends_on_all_code_that_decides_it(monkeypatch):
         "amc/digits/amc_w10": ("preset.py", "data/textured_digits.py", "methods/amc.py"),
         "hnc/digits/mse_1": ("measure/peaks.py", "methods/hnc.py"),
         "minmax/digits/u0": ("measure/localising.py", "methods/erasing.py"),
-        "reff/digits/easy/ce": ("data/textures.py", "maps.py"),
+        "reff/digits/easy/ce": ("data/textures.py", "maps/gradients.py"),
     }
     read = Path.read_bytes
     for name, files in decides.items():

@@ -131,6 +131,11 @@ def code_fingerprint(experiment: Experiment) -> str:
     return fingerprint(*(path.read_bytes() for path in sorted(files)), *sorted(texts))
 
 
+def _sources(place: Path) -> tuple[Path, ...]:
+    """The files behind an imported name: a module's, or a room's with the stub that says where its names come from."""
+    return place.with_suffix(".py"), place / "__init__.py", place / "__init__.pyi"
+
+
 @functools.cache
 def imported(path: Path) -> frozenset[Path]:
     """The files of this package that a source file imports, those of this folder left out."""
@@ -145,7 +150,7 @@ def imported(path: Path) -> frozenset[Path]:
             places = [stem, *(stem / name for name in names)]
         else:
             places = [folder.parent.joinpath(*name.split(".")) for name in names]
-        found |= {file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")}
+        found |= {file for place in places for file in _sources(place)}
     return frozenset(f for f in found if f.is_relative_to(folder) and f.parent != HERE and f.is_file())
 
 

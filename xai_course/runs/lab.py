@@ -119,8 +119,8 @@ def identity(value: object) -> object:
 def _code() -> str:
     """Hash of the package's code that training runs through."""
     root = Path(train.__file__).parent
-    files = [root / "train.py", root / "preset.py", root / "maps.py"]
-    files += [file for room in ("measure", "methods", "nets") for file in sorted((root / room).rglob("*.py"))]
+    files = [root / "train.py", root / "preset.py"]
+    files += [file for room in ("maps", "measure", "methods", "nets") for file in sorted((root / room).rglob("*.py"))]
     if max(file.stat().st_mtime for file in files) > STARTED:
         raise ValueError("the package's files have changed since they were loaded: restart the kernel to use them")
     return fingerprint(*(file.read_bytes() for file in files))
