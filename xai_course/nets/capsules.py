@@ -8,6 +8,7 @@ through BatchNorm, from one call.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class CapsuleLayer(nn.Module):
         relu: bool = True,
     ):
         super().__init__()
-        self.channels, self.dim = channels, dim
+        self.channels, self.dim, self.geometry = channels, dim, (kernel, stride, padding)
         self.conv = nn.Conv2d(inputs, dim * channels, kernel, stride, padding)
         self.norm = nn.BatchNorm2d(dim * channels) if norm else nn.Identity()
         self.activation = nn.ReLU() if relu else nn.Identity()
@@ -53,13 +54,7 @@ def split_units(layer: CapsuleLayer) -> nn.ModuleList:
     for d in range(layer.dim):
         rows = slice(d * layer.channels, (d + 1) * layer.channels)
         one = CapsuleLayer(
-            layer.conv.in_channels,
-            layer.channels,
-            1,
-            layer.conv.kernel_size,
-            layer.conv.stride,
-            layer.conv.padding,
-            norm=isinstance(layer.norm, nn.BatchNorm2d),
+            layer.conv.in_channels, layer.channels, 1, *layer.geometry, norm=isinstance(layer.norm, nn.BatchNorm2d)
         ).to(layer.conv.weight)
         states = {key: v[rows] if v.ndim else v for key, v in copy.deepcopy(layer.state_dict()).items()}
         one.load_state_dict(states)
@@ -190,7 +185,7 @@ def capsule_net(
     routing: bool = False,
     official: bool = False,
     seed: int | None = None,
-    **keywords,
+    **keywords: Any,
 ) -> CapsuleNet | RoutingNet:
     """The capsule architecture of the paper on one of its backbones, or a `RoutingNet`; ``"small"`` for a CPU.
 

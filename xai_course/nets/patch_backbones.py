@@ -1,11 +1,12 @@
 """VGG, ResNet and GoogLeNet for small images: as classifiers, and as backbones that keep the map at full size.
 
 Shi et al. (IEEE TIP 2021, Sec. IV, Fig. 3) remove pooling and strides so that a patch stays where it is. All networks
-here are trees of `nn.Sequential`, `Parallel` and plain layers, so `receptive_field` can read the geometry off them.
+here are trees of `nn.Sequential`, `Parallel` and plain layers, so `field_of` can read the geometry off them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -55,7 +56,9 @@ class Idle(nn.Module):
         return x
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, bias: bool = False, relu: bool = True):
+def conv(
+    inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, bias: bool = False, relu: bool = True
+) -> nn.Sequential:
     """Convolution that keeps the size (up to its stride), BatchNorm, and ReLU unless ``relu=False``."""
     layers = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias), nn.BatchNorm2d(outputs)]
     return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
@@ -73,11 +76,11 @@ def vgg_body(name: str, *, pools: bool = True, strides: int = 0, channels: int =
     widths = VGG_WIDTHS[name]
     stops = [i - 1 for i, width in enumerate(widths) if width == "M"][2:]
     strided = set() if pools else set(stops[:strides])
-    layers, inputs = [], channels
+    layers: list[nn.Module] = []
     for i, width in enumerate(widths):
-        if width != "M":
-            layers.append(conv(inputs, width, stride=2 if i in strided else 1, bias=True))
-            inputs = width
+        if isinstance(width, int):
+            layers.append(conv(channels, width, stride=2 if i in strided else 1, bias=True))
+            channels = width
         elif pools:
             layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers)
@@ -106,7 +109,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 def resnet_body(
     name: str,
     *,
-    strides: tuple[int, int, int, int] = (1, 2, 2, 2),
+    strides: Sequence[int] = (1, 2, 2, 2),
     channels: int = 3,
     official_stem: bool = False,
     official_bottleneck: bool = False,
@@ -135,34 +138,31 @@ def resnet_body(
     return nn.Sequential(*layers)
 
 
-def inception(name: str, *, pool: bool = True) -> Parallel:
+def inception(name: str) -> Parallel:
     """One Inception module in its CIFAR form (a double 3x3 for the 5x5), convolutions with biases."""
     inputs, one, three_in, three, five_in, five, pooled = INCEPTIONS[name]
-    last = conv(inputs, pooled, 1, bias=True)
+    last = conv(inputs, pooled, 1, bias=True)  # drawn first: seeded networks rest on the order
     return Parallel(
         conv(inputs, one, 1, bias=True),
         nn.Sequential(conv(inputs, three_in, 1, bias=True), conv(three_in, three, bias=True)),
         nn.Sequential(conv(inputs, five_in, 1, bias=True), conv(five_in, five, bias=True), conv(five, five, bias=True)),
-        nn.Sequential(nn.MaxPool2d(3, 1, 1), last) if pool else last,
+        nn.Sequential(nn.MaxPool2d(3, 1, 1), last),
         join="cat",
     )
 
 
-def googlenet_body(
-    *, pools: bool = True, strides: int = 0, channels: int = 3, inception_pool: bool = True
-) -> nn.Sequential:
+def googlenet_body(*, pools: bool = True, strides: int = 0, channels: int = 3) -> nn.Sequential:
     """GoogLeNet for 32-pixel images; 1024 channels out. The paper's own variant is unreleased: this one is a reading.
 
     Args:
         pools: keep the two stride-2 max-pools.
         strides: without pools, 1 gives the stem stride 2 (ours; the paper uses GoogLeNet at 32 pixels only).
-        inception_pool: keep the stride-1 max-pool inside each module.
     """
-    layers = [conv(channels, 192, stride=2 if strides and not pools else 1, bias=True)]
+    layers: list[nn.Module] = [conv(channels, 192, stride=2 if strides and not pools else 1, bias=True)]
     for name in INCEPTIONS:
         if pools and name in ("a4", "a5"):
             layers.append(nn.MaxPool2d(3, 2, 1))
-        layers.append(inception(name, pool=inception_pool))
+        layers.append(inception(name))
     return nn.Sequential(*layers)
 
 
@@ -200,7 +200,7 @@ class Field(NamedTuple):
         return Field(self.size + (kernel - 1) * self.step, self.step * stride, self.start - padding * self.step)
 
 
-def receptive_field(module: nn.Module, before: Field | None = None) -> Field:
+def field_of(module: nn.Module, before: Field | None = None) -> Field:
     """Theoretical receptive field of a tree of `nn.Sequential`, `Parallel`, convolutions, pools and pointwise layers.
 
     Raises:
@@ -209,10 +209,10 @@ def receptive_field(module: nn.Module, before: Field | None = None) -> Field:
     field = before or Field()
     if isinstance(module, nn.Sequential):
         for child in module:
-            field = receptive_field(child, field)
+            field = field_of(child, field)
         return field
     if isinstance(module, Parallel):
-        fields = [receptive_field(branch, field) for branch in module.branches]
+        fields = [field_of(branch, field) for branch in module.branches]
         start = min(f.start for f in fields)
         return Field(max(f.start + f.size for f in fields) - start, fields[0].step, start)
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
