@@ -303,7 +303,7 @@ def test_what_has_no_patches_is_refused_at_construction():
     from torchvision.models import resnet18
 
     for build in (LossAttention, MeanPooling, AttentionPooling):
-        with pytest.raises(ValueError, match=r"net must have patch_logits .*GapClassifier\(trunk, .* got ResNet"):
+        with pytest.raises(ValueError, match=r"net must have patch_logits .*gap_classifier\(net\)\), got ResNet"):
             build(resnet18(num_classes=2))
     with pytest.raises(ValueError, match=r"net must have votes, .* got PatchNet"):
         DynamicRouting(patch_net("small", 2))

@@ -250,7 +250,7 @@ def patches_of(net: nn.Module) -> nn.Module:
         >>> patches_of(trunk)
         Traceback (most recent call last):
         ValueError: net must have patch_logits (patch_net, capsule_net), or features and a linear head \
-(GapClassifier(trunk, nn.Linear(D, K))), got Sequential
+(xai_course.nets.adapters.gap_classifier(net)), got Sequential
     """
     if hasattr(net, "patch_logits"):
         return net
@@ -258,7 +258,7 @@ def patches_of(net: nn.Module) -> nn.Module:
         return MapPatches(cast(GapClassifier, net))
     raise ValueError(
         "net must have patch_logits (patch_net, capsule_net), or features and a linear head "
-        f"(GapClassifier(trunk, nn.Linear(D, K))), got {type(net).__name__}"
+        f"(xai_course.nets.adapters.gap_classifier(net)), got {type(net).__name__}"
     )
 
 

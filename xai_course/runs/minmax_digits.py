@@ -9,9 +9,10 @@ from torch import nn
 
 from ..data.batch import Splits
 from ..data.textured_digits import textured_digits
+from ..measure.minmax import answers, mining
 from ..measure.segmentation import localisation, validation_error
-from ..methods.erasing import Erasing, mining
-from ..methods.minmax import MaskRule, MinMax, answers
+from ..methods.erasing import Erasing
+from ..methods.minmax import MaskRule, MinMax
 from ..methods.wsol import FullSupervision, PooledMaps, TrivialMask
 from ..nets.role_norm import norms_by_role
 from ..nets.unet import UNet
