@@ -29,7 +29,13 @@ from .patch_backbones import (
 
 
 class PatchGeometry:
-    """Where patches lie, for a network with ``backbone`` and the patch layer's ``kernel``, ``step`` and ``padding``."""
+    """Where patches lie, for a network with ``backbone`` and the patch layer's ``kernel``, ``step`` and ``padding``.
+
+    Example:
+        >>> net = patch_net("small", 4)
+        >>> net.grid((32, 32)), net.field().size, net.field("rf").size, net.boxes((32, 32))[1]
+        ((6, 6), 9, 15, tensor([ 4,  0, 13,  9]))
+    """
 
     backbone: nn.Module
     kernel: int
@@ -128,6 +134,11 @@ class PatchNet(PatchGeometry, GapClassifier):
         classes, hidden: numbers of logits and of patch features.
         kernel, step, padding: of the patch layer.
         bias: of the linear layer (the paper prints none, its code has one; exact either way, see `loss_attention`).
+
+    Example:
+        >>> net = PatchNet(nn.Conv2d(3, 8, 3, padding=1), 8, classes=5, hidden=16)
+        >>> net.patch_logits(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 36, 5])
     """
 
     def __init__(
@@ -283,6 +294,11 @@ def patch_backbone(
 
     Raises:
         ValueError: an unknown name, or more strides than stages to carry them.
+
+    Example:
+        >>> body, channels = patch_backbone("small", image_size=64)
+        >>> body(torch.rand(1, 3, 64, 64)).shape, channels  # one stride above 32 pixels
+        (torch.Size([1, 16, 32, 32]), 16)
     """
     strides = (0 if image_size <= 32 else 1) if strides is None else strides
     most = {"googlenet": 1, "small": 1}.get(name, 3)
@@ -321,6 +337,10 @@ def patch_net(
         hidden: patch features; default 512, for "small" 48.
         seed: initialises from this seed without touching the global generator; None uses the global one.
         Others: see `patch_backbone` and `PatchNet`.
+
+    Example:
+        >>> patch_net("small", 4, seed=0).patch_features(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 36, 48])
     """
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
