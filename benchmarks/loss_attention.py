@@ -19,8 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from interleave import interleave, save, table
 
 from xai_course.data.batch import Batch
-from xai_course.methods.loss_attention import LossAttention
-from xai_course.methods.patch_heads import AttentionPooling, MeanPooling
+from xai_course.methods.patch_heads import AttentionPooling, LossAttention, MeanPooling
 from xai_course.nets.capsules import CapsuleLayer, split_units
 from xai_course.nets.patch_nets import PatchNet, patch_net
 from xai_course.preset import Clock

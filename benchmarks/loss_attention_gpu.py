@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from interleave import Timing, save
 
 from xai_course.data.batch import Batch
-from xai_course.methods.loss_attention import LossAttention
+from xai_course.methods.patch_heads import LossAttention
 from xai_course.nets.patch_nets import patch_net
 from xai_course.preset import Clock
 

@@ -20,9 +20,8 @@ from xai_course.methods.base import CrossEntropy
 from xai_course.methods.classic import Center
 from xai_course.methods.combined import Combined, Decision, Focused
 from xai_course.methods.hnc import HNC
-from xai_course.methods.loss_attention import LossAttention
 from xai_course.methods.minmax import MinMax
-from xai_course.methods.patch_heads import AttentionPooling
+from xai_course.methods.patch_heads import AttentionPooling, LossAttention
 from xai_course.methods.reff import ReFF
 from xai_course.nets.convnets import GapClassifier, small_cnn
 from xai_course.nets.patch_nets import patch_net

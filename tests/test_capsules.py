@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from xai_course.methods.loss_attention import LossAttention
+from xai_course.methods.patch_heads import LossAttention
 from xai_course.nets.capsules import CapsuleLayer, capsule_lengths, capsule_net, split_units
 
 DEAD_SHORTCUTS = 128 * (32 * 64 + 64)  # registered by the official code in each second-layer unit, never called

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from xai_course.measure.localisation import energy_in_mask
 
 from tools.browser import HINT, Browser, find
-from xai_course.measure.localisation import energy_in_mask
-from xai_course.methods import amc, hnc, loss_attention, minmax, reff
+from xai_course.measure.minmax import conditional_entropy
 from xai_course.measure.statistics import paired
+from xai_course.methods import amc, hnc, loss_attention, minmax, reff
 
 FOLDER = Path(__file__).parents[1] / "book" / "_static" / "explorables"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.js") if path.stem != "core")
@@ -130,7 +131,7 @@ def test_loss_attention(javascript, cutoff):
 def test_minmax(javascript):
     logits = random(CASES, 3, seed=5, scale=4)
     label = torch.zeros(CASES, dtype=torch.int64)
-    columns = minmax.decided_loss(logits, label), minmax.undecided_loss(logits), minmax.conditional_entropy(logits)
+    columns = minmax.decided_loss(logits, label), minmax.undecided_loss(logits), conditional_entropy(logits)
     script = "[core.decidedLoss(x, 0), core.undecidedLoss(x), core.entropy(x)]"
     assert_same(javascript("minmax", script, logits.tolist()), torch.stack(columns, 1).tolist())
 

@@ -9,18 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from xai_course.data.batch import Batch
 from xai_course.methods.loss_attention import (
-    LossAttention,
+    LossBasedAttention,
     attended_logits,
     capsule_attention,
     cut_off,
+    image_loss,
     loss_attention,
     patch_lengths,
-    shares,
-)
-from xai_course.methods.patch_losses import (
     patch_loss,
+    patch_shares,
 )
+from xai_course.methods.patch_heads import LossAttention
+from xai_course.nets.capsules import capsule_net
+from xai_course.nets.patch_nets import patch_net
+from xai_course.preset import Clock
 
 CUTOFFS = (0.0, 0.1, 0.5, 0.9, 0.999)
 
@@ -132,7 +136,7 @@ def test_somebody_survives(patches):  # C7, with its only exception
 
 @pytest.mark.parametrize("xi", CUTOFFS)
 def test_the_denominator_of_the_cut_is_bounded(xi):  # C8
-    before = shares(patch_lengths(logits_of(50, 12, 4)))
+    before = patch_shares(patch_lengths(logits_of(50, 12, 4)))
     total = (before - xi / 12).clamp_min(0).sum(-1)
     assert total.min() >= 1 - xi - 1e-12 and total.max() <= 1 - xi / 12 + 1e-12
     after = cut_off(before, xi)
@@ -144,7 +148,7 @@ def test_the_denominator_of_the_cut_is_bounded(xi):  # C8
 
 
 def test_cut_off_takes_the_official_scale():
-    before = shares(patch_lengths(logits_of(5, 36, 4)))
+    before = patch_shares(patch_lengths(logits_of(5, 36, 4)))
     code = cut_off(before, 0.1, cells=1024)
     literal = F.relu(before - 0.1 / 1024)
     torch.testing.assert_close(code, literal / literal.sum(-1, keepdim=True), atol=1e-15, rtol=0)
@@ -156,14 +160,6 @@ def test_cut_off_outside_its_range_is_refused(xi):
         loss_attention(logits_of(2, 3, 4), xi)
     with pytest.raises(ValueError, match="cutoff"):
         LossAttention(nn.Identity(), cutoff=xi)
-
-
-def test_a_cut_off_above_one_may_be_allowed():
-    p = logits_of(5, 36, 4)
-    alpha, before = loss_attention(p, 1.5, allow_above_one=True)
-    assert (alpha > 0).sum() < (before > 1 / 36).sum()
-    alpha, before = loss_attention(p, 36.0, allow_above_one=True)  # everybody would be cut
-    torch.testing.assert_close(alpha, before)
 
 
 def test_lengths_refuse_what_they_cannot_read():
@@ -223,7 +219,7 @@ def test_regulariser_lengthens_better_than_average_patches():  # C14
     p, labels = logits_of(1, 7, 5), torch.tensor([2])
     each = F.cross_entropy(p[0], labels.expand(7), reduction="none")
     lengths = patch_lengths(p).requires_grad_()
-    loss = (shares(lengths) * each).sum()
+    loss = (patch_shares(lengths) * each).sum()
     (gradient,) = torch.autograd.grad(loss, lengths)
     torch.testing.assert_close(gradient[0], (each - loss) / lengths.sum(), atol=1e-12, rtol=0)
 
@@ -284,3 +280,99 @@ def test_weighted_capsules_give_the_image_logits():  # 6d and 6e literally
     each, _ = capsule_attention(p, 0.4)
     literal = theta((each.unsqueeze(-1) * h).sum((1, 2)))
     torch.testing.assert_close(attended_logits(each.flatten(1), p.flatten(1, 2)), literal, atol=1e-12, rtol=0)
+
+
+# --- numbers at the edge, and the criterion ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1e17, 1e19, 1e25, 1e37])
+@pytest.mark.parametrize("norm", ["l2", "relu", "softplus", "centred"])
+def test_huge_logits_weigh_as_small_ones_do(scale, norm):
+    p = logits_of(3, 2, 6, 4, dtype=torch.float32)
+    expected = [loss_attention((scale * p).double(), 0.3, norm=norm)[0], *capsule_attention((scale * p).double(), 0.3)]
+    huge = (scale * p).requires_grad_()
+    found = [loss_attention(huge, 0.3, norm=norm)[0], *capsule_attention(huge, 0.3)]
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b.float())
+    (gradient,) = torch.autograd.grad(sum(w.square().sum() for w in found), huge)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("patches", [1, 5])
+def test_broken_logits_never_give_plausible_weights(bad, patches):
+    """One broken logit: no weight and no loss of its image is a number, the other image is untouched."""
+    p = logits_of(2, 3, patches, 4, dtype=torch.float32)
+    whole = [loss_attention(p[:, 0], 0.1)[0], *capsule_attention(p, 0.1)]
+    p[0, 0, -1, 2] = bad
+    broken = [loss_attention(p[:, 0], 0.1)[0], *capsule_attention(p, 0.1)]
+    for a, b in zip(broken, whole):
+        assert a[0].isnan().all() and torch.equal(a[1], b[1])
+    losses = LossBasedAttention(reduction="none")(p[:, 0], torch.tensor([1, 1]))
+    assert losses[0].isnan() and losses[1].isfinite()
+
+
+def test_no_logits_at_all_weigh_the_same():
+    zero = torch.zeros(2, 4, 3)
+    torch.testing.assert_close(loss_attention(zero)[0], torch.full((2, 4), 0.25))
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 4), (5, 2, 6, 4)])
+@pytest.mark.parametrize("many", [False, True])
+def test_the_criterion_is_equation_9_or_10(shape, many):
+    """Image loss plus balance times patch loss, per image, summed or averaged; an empty batch is a 0 with a graph."""
+    p, labels = logits_of(*shape).requires_grad_(), torch.arange(5) % 4
+    labels = F.one_hot(labels, 4).double() if many else labels
+    each = LossBasedAttention(cutoff=0.3, balance=0.7, reduction="none")
+    z, alpha, q = each.attend(p)
+    bce = -(labels * F.logsigmoid(z) + (1 - labels) * F.logsigmoid(-z)).sum(1) if many else None
+    image = bce if many else -z.log_softmax(1)[torch.arange(5), labels]
+    right = (
+        F.logsigmoid(q)[torch.arange(5), :, torch.arange(5) % 4]
+        if many
+        else q.log_softmax(2)[torch.arange(5), :, labels]
+    )
+    torch.testing.assert_close(each(p, labels), image - 0.7 * (alpha * right).sum(1), atol=1e-12, rtol=0)
+    for reduction, expected in (("mean", each(p, labels).mean()), ("sum", each(p, labels).sum())):
+        found = LossBasedAttention(0.3, 0.7, reduction=reduction)
+        torch.testing.assert_close(found(p, labels), expected, atol=1e-12, rtol=0)
+        empty = found(p[:0], labels[:0])
+        empty.backward()
+        assert empty == 0
+    assert each(p[:0], labels[:0]).shape == (0,)
+    with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'batch'"):
+        LossBasedAttention(reduction="batch")(p, labels)
+
+
+def test_the_criterion_can_keep_weights_out_of_the_patch_term():
+    p, labels = logits_of(3, 6, 4).requires_grad_(), torch.tensor([0, 1, 2])
+    found, expected = [], []
+    for detach in (False, True):
+        loss = LossBasedAttention(detach=detach)(p, labels)
+        found.append(torch.autograd.grad(loss, p)[0])
+        alpha = loss_attention(p)[0]
+        loss = image_loss(attended_logits(alpha, p), labels)
+        loss = loss + 0.1 * patch_loss(alpha.detach() if detach else alpha, p, labels)
+        expected.append(torch.autograd.grad(loss, p)[0])
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+    assert not torch.allclose(found[0], found[1])
+
+
+@pytest.mark.parametrize("build", [patch_net, capsule_net])
+@pytest.mark.parametrize("many", [False, True])
+def test_the_method_trains_with_the_criterion(build, many):
+    """Without a ramp, bit for bit."""
+    images, labels = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2])
+    labels = F.one_hot(labels, 4).float() if many else labels
+    method = LossAttention(build("small", 4, seed=0), cutoff=0.4, balance=0.3, norm="relu", ramp=0).eval()
+    (terms,) = method.losses(Batch(images, labels, None, torch.arange(3)), Clock())
+    criterion = LossBasedAttention(cutoff=0.4, balance=0.3, norm="relu")
+    assert torch.equal(terms["total"], criterion(method.net.patch_logits(images), labels))
+    assert torch.equal(method.logits(images), criterion.attend(method.net.patch_logits(images)).image)
+
+
+@pytest.mark.parametrize("wrong", [{"cutoff": 1.1}, {"balance": -1}, {"norm": "l1"}, {"capsules": "max"}])
+def test_wrong_options_are_refused(wrong):
+    with pytest.raises(ValueError, match=str(*wrong.values())):
+        LossBasedAttention(**wrong)

@@ -10,13 +10,12 @@ import torch
 from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.data.textured_digits import textured_digits
 from xai_course.methods.base import CrossEntropy
-from xai_course.methods.loss_attention import LossAttention
-from xai_course.methods.patch_heads import AttentionPooling, MeanPooling
+from xai_course.methods.patch_heads import AttentionPooling, LossAttention, MeanPooling, Separate
 from xai_course.nets.convnets import small_cnn
 from xai_course.nets.patch_nets import patch_net
 from xai_course.preset import Clock
 from xai_course.runs import loss_attention as rows
-from xai_course.runs.loss_attention_parts import Separate, crop_and_flip, enlarged, few
+from xai_course.runs.loss_attention_parts import crop_and_flip, enlarged, few
 from xai_course.show import loss_attention as show
 from xai_course.train import fit
 

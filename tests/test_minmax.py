@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.measure.looking import look
 from xai_course.measure.memory import saved_activations
+from xai_course.measure.minmax import answers, conditional_entropy, mined, mining
 from xai_course.methods import minmax as mm
-from xai_course.methods.erasing import Erasing, decay, erase, frozen_statistics, mined, mining, sample_trust
-from xai_course.methods.minmax import MaskRule, MinMax, answers
-from xai_course.nets.role_norm import norms_by_role, statistics_gap
+from xai_course.methods.erasing import Erasing, decay, erase, sample_trust
+from xai_course.methods.minmax import MaskRule, MinMax, MinMaxEntropy
+from xai_course.nets.role_norm import frozen_statistics, norms_by_role, statistics_gap
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
 from xai_course.preset import Clock, Preset
 from xai_course.train import fit
@@ -84,14 +85,14 @@ def test_entropies_closed_forms(seed, c):
     """Eq. 2-6 against sums over classes; H- = log c + KL(q || p); 0 <= H <= log c <= H-."""
     z, y = 3 * rand(seed, 4, c), torch.arange(4) % c
     p = z.softmax(1)
-    assert torch.allclose(mm.conditional_entropy(z), -(p * p.log()).sum(1), atol=1e-12)
+    assert torch.allclose(conditional_entropy(z), -(p * p.log()).sum(1), atol=1e-12)
     assert torch.allclose(mm.decided_loss(z, y), -p.log()[torch.arange(4), y], atol=1e-12)
     q = mm.uniform_target(z)
     assert torch.equal(q, torch.full((4, c), 1 / c, dtype=torch.float64))
     undecided = mm.undecided_loss(z)
     assert torch.allclose(undecided, -(q * p.log()).sum(1), atol=1e-12)
     assert torch.allclose(undecided, math.log(c) + (q * (q / p).log()).sum(1), atol=1e-12)
-    assert (mm.conditional_entropy(z) <= math.log(c) + 1e-12).all() and (undecided >= math.log(c) - 1e-12).all()
+    assert (conditional_entropy(z) <= math.log(c) + 1e-12).all() and (undecided >= math.log(c) - 1e-12).all()
 
 
 @pytest.mark.parametrize("c", [2, 5, 200])
@@ -114,7 +115,7 @@ def test_undecided_gradient(seed, c):
 def test_why_not_maximise_the_entropy():
     """At a confident wrong state the gradient of -H dies (8e-8), that of Eq. 6 does not (0.67)."""
     z = torch.tensor([[20.0, 0, 0]], dtype=torch.float64, requires_grad=True)
-    (dead,) = torch.autograd.grad(-mm.conditional_entropy(z).sum(), z)
+    (dead,) = torch.autograd.grad(-conditional_entropy(z).sum(), z)
     (alive,) = torch.autograd.grad(mm.undecided_loss(z).sum(), z)
     assert dead.abs().max() < 1e-7 and alive.abs().max() == pytest.approx(2 / 3, abs=1e-6)
 
@@ -122,12 +123,12 @@ def test_why_not_maximise_the_entropy():
 def test_undecided_is_finite_far_out():
     z = torch.tensor([[200.0, 0, 0, 0, 0]])
     assert mm.undecided_loss(z).item() == pytest.approx(160) and not (-z.softmax(1).log().mean()).isfinite()
-    assert mm.conditional_entropy(z).item() == 0
+    assert conditional_entropy(z).item() == 0
 
 
 def test_half_precision_logits_are_widened():
     z = torch.randn(4, 10).bfloat16()
-    assert mm.undecided_loss(z).dtype == mm.conditional_entropy(z).dtype == torch.float32
+    assert mm.undecided_loss(z).dtype == conditional_entropy(z).dtype == torch.float32
     assert torch.equal(mm.undecided_loss(z), mm.undecided_loss(z.float()))
 
 
@@ -211,16 +212,16 @@ def test_recursion_invariants(seed, depth, rule, compound):
         p = found.logits.softmax(1)[torch.arange(6), batch.labels]
         if last is None:
             p0 = p
-            assert torch.equal(found.seen, batch.images)
+            assert torch.equal(found.images, batch.images)
         else:
             assert (found.total >= last.total).all()
             assert not ((last.trust == 0) & (found.trust > 0)).any()
             unknown = last.trust == 0
-            assert torch.equal(found.seen[unknown], last.seen[unknown])  # what is not trusted is not erased further
+            assert torch.equal(found.images[unknown], last.images[unknown])  # what is not trusted is not erased further
         if rule == "paper":
             assert (p[found.trust > 0] >= p0[found.trust > 0]).all()
         last = found
-    assert last.step <= depth and (last.step == depth or not last.trust.any())
+    assert last.t <= depth and (last.t == depth or not last.trust.any())
 
 
 def test_zero_depth_is_the_trusted_single_pass():
@@ -259,7 +260,7 @@ def test_batch_recursion_equals_the_box_image_by_image(compound):
         slow = [slow_algorithm_1(method, images[i : i + 1], int(labels[i]), 4, compound=compound) for i in range(12)]
     assert torch.allclose(found.total, torch.cat([total for total, _ in slow]), atol=1e-12)
     passes = [n for _, n in slow]
-    assert max(passes) == found.step + 1 and 1 in passes and max(passes) > 2
+    assert max(passes) == found.t + 1 and 1 in passes and max(passes) > 2
 
 
 def test_compounding_erases_more():
@@ -267,7 +268,8 @@ def test_compounding_erases_more():
     half = lambda x: (torch.full_like(x[:, :1], 0.5), torch.stack([x.new_ones(1), -x.new_ones(1)], 1))  # noqa: E731
     images, labels = torch.ones(1, 3, 2, 2), torch.zeros(1, dtype=torch.int64)
     seen = {
-        c: [f.seen[0, 0, 0, 0].item() for f in erase(half, images, labels, Erasing(3, 1e9, "none", c))] for c in (0, 1)
+        c: [f.images[0, 0, 0, 0].item() for f in erase(half, images, labels, Erasing(3, 1e9, "none", c))]
+        for c in (0, 1)
     }
     p = torch.tensor([1.0, -1.0]).softmax(0)[0].item() / 2
     assert seen[0] == pytest.approx([1, 1 - p, 1 - p, 1 - p])
@@ -343,7 +345,7 @@ def test_attached_recursion_gradient():
     method.zero_grad()
     images, own = mm.scaled(batch.images), 0
     for found in erase(method.locate, images, batch.labels, method.erasing):
-        chosen = torch.ones(6) if found.step == 0 else found.trust > 0
+        chosen = torch.ones(6) if found.t == 0 else found.trust > 0
         own = own + (mm.decided_loss(found.logits, batch.labels) * chosen).mean()
     plus, minus = (method.net.classify(part) for part in mm.split_image(images, found.total))
     (own + mm.decided_loss(plus, batch.labels).mean() + mm.undecided_loss(minus).mean()).backward()
@@ -510,12 +512,12 @@ def test_mined_counts():
     images, labels = batch.images.float(), method.net(mm.scaled(batch.images.float())).argmax(1)
     truth = torch.rand(10, 16, 16, generator=torch.Generator().manual_seed(0)) < 0.3
     data = ArrayData(images, labels, truth)
-    lax, strict = (mined(method, data, Erasing(3, rule=rule), size=4) for rule in ("none", "paper"))
+    lax, strict = (mined(method, data, rule, 3, size=4) for rule in ("none", "paper"))
     assert [lax[f"accepted_{t}"] for t in range(4)] == [1] * 4
     assert lax["f1_plus_0"] == strict["f1_plus_0"] and strict["accepted_3"] <= strict["accepted_1"] <= 1
     wrong = ArrayData(images, (labels + 1) % 3, truth)
-    assert mined(method, wrong, Erasing(3), size=4)["accepted_0"] == 0  # and yet the first mask counts, trusted or not
-    assert mined(method, wrong, Erasing(3), size=4)["f1_plus_3"] == pytest.approx(lax["f1_plus_0"])
+    assert mined(method, wrong, depth=3, size=4)["accepted_0"] == 0  # and yet the first mask counts, trusted or not
+    assert mined(method, wrong, depth=3, size=4)["f1_plus_3"] == pytest.approx(lax["f1_plus_0"])
     assert Erasing().depth == 4
     assert set(lax) == {f"{name}_{t}" for name in ("accepted", "f1_plus", "f1_minus") for t in range(4)}
 
@@ -538,7 +540,7 @@ def test_answers_and_mining_are_what_they_say():
     assert [found[k] for k in ("localiser", "inside", "outside")] == pytest.approx(
         [right(own), right(inside), right(outside)]
     )
-    gap = 1 - mm.conditional_entropy(outside).mean().item() / math.log(3)
+    gap = 1 - conditional_entropy(outside).mean().item() / math.log(3)
     assert found["outside_gap"] == pytest.approx(gap, abs=1e-5) and 0 <= found["mixed"] <= 1
     assert dug["none_accepted_4"] == 1 and dug["paper_accepted_1"] <= dug["label_accepted_1"] <= dug["paper_accepted_0"]
 
@@ -567,7 +569,7 @@ def test_measures_leave_every_module_in_its_mode_and_count():
         splits = Splits("toy", data, data, data, ("a", "b", "c"), "")
         for measure in (
             lambda m, s: answers(m, s, size=4),
-            lambda m, s: mined(m, s.test, Erasing(1), size=4),
+            lambda m, s: mined(m, s.test, depth=1, size=4),
             lambda m, s: list(look(m, s.test, size=4)),
         ):
             method, modes = frozen_somewhere()
@@ -610,3 +612,83 @@ def test_training_lowers_equation_9():
 def test_bad_input(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+# --- numbers at the edge, and the criterion ---
+
+
+@pytest.mark.parametrize("over", ["image", "batch"])
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.7, 1e6, 1e-12])
+def test_a_constant_map_has_no_gradient(over, value):
+    """Not 6.5e15 through an attached mask, also where enlargement leaves rounding in the map; live maps keep theirs."""
+    rule = MaskRule(attach=True, over=over)
+    maps, logits = torch.full((2, 3, 5, 5), value).requires_grad_(), torch.zeros(2, 3, requires_grad=True)
+    mask = rule.apply(maps, logits, (13, 17))
+    assert torch.equal(mask, torch.sigmoid(torch.tensor(-4.0)).expand_as(mask))
+    found = torch.autograd.grad((mask * torch.rand(mask.shape)).sum(), (maps, logits))
+    assert all(g.abs().max() == 0 for g in found)
+    live = rand(0, 2, 3, 5, 5).float().requires_grad_()
+    (gradient,) = torch.autograd.grad((rule.apply(live, logits, (13, 17)) * torch.rand(mask.shape)).sum(), live)
+    assert 0 < gradient.abs().max() < 100
+
+
+def test_a_map_of_little_contrast_is_stretched_all_the_same():
+    maps = 1 + 1e-4 * torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3)
+    torch.testing.assert_close(mm.rescaled(maps).flatten(), torch.tensor([0.0, 0.5, 1.0]), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_broken_map_gives_no_plausible_mask(bad):
+    maps = torch.rand(2, 1, 4, 4)
+    maps[0, 0, 1, 2] = bad
+    scaled = mm.rescaled(maps)
+    assert scaled[0].isnan().any() and scaled[1].isfinite().all()
+
+
+def test_the_criterion_is_equation_7():
+    """Per image, summed or averaged; an empty batch is a 0 that has a graph."""
+    inside, outside, labels = rand(0, 6, 4).requires_grad_(), rand(1, 6, 4).requires_grad_(), torch.arange(6) % 4
+    each = -inside.log_softmax(1)[torch.arange(6), labels] - outside.log_softmax(1).mean(1)
+    for reduction, expected in (("none", each), ("sum", each.sum()), ("mean", each.mean())):
+        criterion = MinMaxEntropy(reduction)
+        assert torch.allclose(criterion(inside, outside, labels), expected, atol=1e-12)
+        empty = criterion(inside[:0], outside[:0], labels[:0])
+        empty.sum().backward()
+        assert (empty == 0).all() and empty.shape == expected[:0].shape if reduction == "none" else empty == 0
+    with pytest.raises(ValueError, match="reduction must be one of"):
+        MinMaxEntropy("batch")(inside, outside, labels)
+
+
+def test_the_method_trains_with_the_criterion():
+    """Bit for bit: the two terms of C are the criterion on X+ and X-."""
+    method, batch = MinMax(network(2)).eval(), some_batch()
+    *_, last = method.losses(batch, Clock())
+    _, inside, outside = method.split(batch.images)
+    assert torch.equal(last["total"], MinMaxEntropy()(method.judge(inside), method.judge(outside, 2), batch.labels))
+
+
+@pytest.mark.parametrize("over", ["image", "batch"])
+@pytest.mark.parametrize("attach", [False, True])
+@pytest.mark.parametrize("erasing", [None, Erasing(2)])
+def test_an_empty_batch_teaches_nothing(over, attach, erasing):
+    method = MinMax(network(1), MaskRule(over=over, attach=attach), erasing).train()
+    batch = some_batch()
+    empty = Batch(batch.images[:0], batch.labels[:0], None, batch.index[:0])
+    for terms in method.losses(empty, Clock()):
+        assert all(math.isfinite(value.item()) for value in terms.values())
+        terms["total"].backward()
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in method.parameters())
+
+
+def test_a_network_without_two_voices_is_refused_at_construction():
+    from torchvision.models import resnet18
+
+    foreign = resnet18(num_classes=3)
+    with pytest.raises(ValueError, match=r"locate and classify: LocaliserClassifier\(trunk, .* got ResNet"):
+        MinMax(foreign)
+    trunk = torch.nn.Sequential(*list(foreign.children())[:-2])  # and this is how it gets in
+    method = MinMax(LocaliserClassifier(trunk, minmax_head(512, 3), minmax_head(512, 3))).eval()
+    batch = some_batch(images=2, size=64)._replace(images=torch.rand(2, 3, 64, 64))
+    _, last = method.losses(batch, Clock())
+    assert {"decided", "undecided"} < set(last)
+    assert method.explain(batch.images, batch.labels).shape == (2, 64, 64)

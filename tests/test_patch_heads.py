@@ -9,22 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from xai_course.data.batch import Batch
-from xai_course.methods.loss_attention import (
-    OFFICIAL,
-    LossAttention,
-    attended_logits,
-    capsule_attention,
-    loss_attention,
-)
+from xai_course.methods.loss_attention import attended_logits, capsule_attention, image_loss, loss_attention, patch_loss
 from xai_course.methods.patch_heads import (
+    OFFICIAL,
     AttentionPooling,
     DynamicRouting,
+    LossAttention,
     MeanPooling,
     dynamic_routing,
     margin_loss,
     squash,
 )
-from xai_course.methods.patch_losses import image_loss, patch_loss
 from xai_course.nets.capsules import capsule_net
 from xai_course.nets.patch_nets import patch_net
 from xai_course.preset import Clock
@@ -88,7 +83,7 @@ def test_defaults_are_the_papers(batch):
     method = LossAttention(patch_net("small", 4))
     at = [method.gamma(Clock(epoch=e, epochs=200)) for e in (0, 40, 80, 199)]
     assert at == pytest.approx([0.1 * math.exp(-1), 0.1 * math.exp(-0.25), 0.1, 0.1])
-    assert method.cutoff == 0.1
+    assert method.criterion.options["cutoff"] == 0.1
 
 
 def test_weights_may_be_kept_out_of_the_patch_term(batch):

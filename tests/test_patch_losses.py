@@ -8,16 +8,17 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from xai_course.methods.loss_attention import attended_logits, loss_attention
-from xai_course.methods.patch_losses import (
-    PatchMethod,
+from xai_course.methods.loss_attention import (
+    attended_logits,
     binary_cross_entropy_bound,
     cross_entropy_bound,
     image_loss,
+    loss_attention,
     patch_loss,
 )
+from xai_course.methods.patch_heads import PatchMethod
+from xai_course.nets.patch_nets import patch_net
 from xai_course.preset import Clock, gaussian_ramp_up
 
 RELEASED_RAMP = {"ramp_steepness": 5.0, "zero_first": True}
@@ -181,11 +182,11 @@ def test_ramp_of_paper_and_code():
     assert ramp(80) == ramp(200) == 1 and ramp(0, 0) == 1
     assert 0.1 * ramp(1) == pytest.approx(0.0377, abs=1e-4) and 0.1 * code(1) == pytest.approx(0.0008, abs=1e-4)
     assert 0.1 * ramp(40) == pytest.approx(0.078, abs=1e-3) and 0.1 * code(40) == pytest.approx(0.029, abs=1e-3)
-    paper, released = PatchMethod(nn.Identity(), balance=0.1), PatchMethod(nn.Identity(), balance=0.1, **RELEASED_RAMP)
+    paper, released = (PatchMethod(patch_net("small"), balance=0.1, **how) for how in ({}, RELEASED_RAMP))
     for epoch in (0, 1, 40, 80, 199):  # of 200 epochs, the paper's number
         clock = Clock(epoch, epoch, 200, 1)
         assert paper.gamma(clock) == pytest.approx(0.1 * ramp(epoch))
         assert released.gamma(clock) == pytest.approx(0.1 * code(epoch) * (epoch > 0))  # 0 in the first epoch only
-    assert PatchMethod(nn.Identity(), balance=0.1).gamma(Clock(4, 4, 10, 1)) == 0.1  # a short run ramps in proportion
+    assert paper.gamma(Clock(4, 4, 10, 1)) == 0.1  # a short run ramps in proportion
     with pytest.raises(ValueError, match="must not be negative"):
         ramp(-1)

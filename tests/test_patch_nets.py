@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from xai_course.methods.patch_heads import AttentionPooling
+from xai_course.methods.patch_heads import AttentionPooling, DynamicRouting, LossAttention, MeanPooling
+from xai_course.nets.convnets import GapClassifier
 from xai_course.nets.patch_backbones import (
     BACKBONES,
     Idle,
@@ -14,12 +15,12 @@ from xai_course.nets.patch_backbones import (
     basic_block,
     bottleneck,
     conv,
+    field_of,
     inception,
     plain_net,
-    receptive_field,
     vgg_body,
 )
-from xai_course.nets.patch_nets import patch_backbone, patch_net
+from xai_course.nets.patch_nets import MapPatches, patch_backbone, patch_net
 
 
 def parameters(module: nn.Module) -> int:
@@ -226,16 +227,16 @@ def test_receptive_field_is_where_the_gradient_lives(module):
     i = outputs.shape[-1] // 2
     (gradient,) = torch.autograd.grad(outputs[:, :, i, i].sum(), images)
     rows = gradient[0].abs().sum(0).nonzero()
-    field = receptive_field(module)
+    field = field_of(module)
     assert rows.amin().item() == field.start + i * field.step
     assert rows.amax().item() == field.start + i * field.step + field.size - 1
 
 
 def test_receptive_field_refuses_what_it_cannot_read():
     with pytest.raises(ValueError, match="got Linear"):
-        receptive_field(nn.Sequential(nn.Linear(3, 3)))
-    assert receptive_field(inception("a3")).size == 5
-    assert receptive_field(vgg_body("vgg11")).step == 32
+        field_of(nn.Sequential(nn.Linear(3, 3)))
+    assert field_of(inception("a3")).size == 5
+    assert field_of(vgg_body("vgg11")).step == 32
 
 
 def test_nominal_boxes_step_over_the_image():
@@ -263,3 +264,52 @@ def test_a_patch_sees_its_receptive_field_and_nothing_else():
     seen = gradient[0].abs().sum(0).nonzero()
     left, top, right, bottom = net.boxes((32, 32), "rf")[14].tolist()
     assert seen.amin(0).tolist() == [top, left] and (seen.amax(0) + 1).tolist() == [bottom, right]
+
+
+# --- foreign classifiers read as patches ------------------------------------------------------------------------------
+
+
+def test_a_foreign_classifier_is_read_cell_by_cell():
+    """Patch logits are the head on each cell, so their mean is the network's answer, and weights lie on their tiles."""
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.ReLU())
+    net = GapClassifier(trunk, nn.Linear(8, 5)).double()
+    images = torch.rand(2, 3, 30, 20, dtype=torch.float64)
+    method = LossAttention(net, cutoff=0.5)
+    assert list(method.net.patch_logits(images).shape) == [2, 8 * 5, 5]
+    torch.testing.assert_close(MeanPooling(net).logits(images), net(images))
+    cell = net.head(trunk(images)[1, :, 3, 2])
+    torch.testing.assert_close(method.net.patch_logits(images)[1, 3 * 5 + 2], cell)
+    with pytest.raises(ValueError, match="got 'rf'"):
+        method.net.boxes((30, 20), "rf")
+    weights = method.attend(images).weights
+    drawn = method.explain(images, torch.tensor([0, 1]))
+    left, top, right, bottom = method.net.boxes((30, 20))[17].tolist()
+    tile = drawn[0, top:bottom, left:right]
+    torch.testing.assert_close(tile, (weights[0, 17] / weights[0].max()).expand_as(tile))
+    assert method.attend(images).image.shape == AttentionPooling(net).double().logits(images).shape == (2, 5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (30, 20), (33, 17)])
+def test_tiles_cover_the_image_once(size):
+    net = MapPatches(GapClassifier(nn.Conv2d(1, 2, 3, stride=4, padding=1), nn.Linear(2, 2)).train())
+    painted = torch.zeros(size)
+    for left, top, right, bottom in net.boxes(size).tolist():
+        painted[top:bottom, left:right] += 1
+    assert (painted == 1).all() and net.training
+
+
+def test_what_has_no_patches_is_refused_at_construction():
+    from torchvision.models import resnet18
+
+    for build in (LossAttention, MeanPooling, AttentionPooling):
+        with pytest.raises(ValueError, match=r"net must have patch_logits .*gap_classifier\(net\)\), got ResNet"):
+            build(resnet18(num_classes=2))
+    with pytest.raises(ValueError, match=r"net must have votes, .* got PatchNet"):
+        DynamicRouting(patch_net("small", 2))
+
+
+def test_channels_last_features_are_refused():
+    net = GapClassifier(nn.Identity(), nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"features must be \[B, 3, h, w\], got \(1, 4, 4, 3\)"):
+        LossAttention(net).logits(torch.rand(1, 4, 4, 3))

@@ -23,8 +23,8 @@ from xai_course.measure.patches import (
     patches_inside,
     trivial_selections,
 )
-from xai_course.methods.loss_attention import Attended, LossAttention
-from xai_course.methods.patch_heads import MeanPooling
+from xai_course.methods.loss_attention import Attended
+from xai_course.methods.patch_heads import LossAttention, MeanPooling
 from xai_course.nets.patch_nets import patch_net
 
 GRID = patch_net("small", 2, seed=0).boxes((32, 32))

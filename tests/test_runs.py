@@ -260,7 +260,7 @@ def test_a_cached_seed_depends_on_all_code_that_decides_it(monkeypatch):
     from xai_course.runs.catalogue import find
 
     decides = {
-        "loss_attention/digits/loss_attention": ("methods/patch_losses.py", "nets/patch_nets.py", "train.py"),
+        "loss_attention/digits/loss_attention": ("methods/loss_attention.py", "nets/patch_nets.py", "train.py"),
         "amc/digits/amc_w10": ("preset.py", "data/textured_digits.py", "methods/amc.py"),
         "hnc/digits/mse_1": ("measure/peaks.py", "methods/hnc.py"),
         "minmax/digits/u0": ("measure/localising.py", "methods/erasing.py"),

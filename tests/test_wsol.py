@@ -70,3 +70,8 @@ def test_trivial_masks_stand_in_every_table(kind):
 def test_bad_kind():
     with pytest.raises(ValueError, match="kind"):
         TrivialMask(nn.Identity(), "none")
+
+
+def test_a_network_without_class_maps_is_refused_at_construction():
+    with pytest.raises(ValueError, match=r"net must have locate: Localiser\(trunk, .* got Identity"):
+        PooledMaps(nn.Identity())

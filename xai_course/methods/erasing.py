@@ -7,19 +7,13 @@ step by step all walk through the same lines.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..data.batch import Dataset, Splits, batches
-from ..measure.scores import f1_background, f1_foreground, thresholded
-from ..nets.modes import device_of, evaluating
-from ..nets.role_norm import RoleNorm
 from .base import wide
 
 
@@ -43,6 +37,16 @@ class Erasing:
         rescale: divide the accumulated mask by its maximum, as no trust dims it at test time.
         start_epoch: plain Eq. 9 with the raw mask before this epoch (1 in the official configuration).
         statistics: "all" passes of M update BatchNorm's running statistics, or only the "first".
+
+    Raises:
+        ValueError: a negative or broken ``depth``, ``sigma`` not positive, an unknown choice.
+
+    Example:
+        >>> Erasing(depth=3, compound=True, teach="all", start_epoch=1).rule  # the official configuration but for this
+        'paper'
+        >>> Erasing(rule="always")
+        Traceback (most recent call last):
+        ValueError: rule must be one of paper, label, none, got 'always'
     """
 
     depth: int = 4
@@ -55,7 +59,7 @@ class Erasing:
     start_epoch: int = 0
     statistics: str = "all"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.depth < 0 or self.depth != int(self.depth):
             raise ValueError(f"depth (u) must be an integer >= 0, got {self.depth}")
         if not self.sigma > 0:
@@ -71,20 +75,20 @@ class Erasing:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
 
-class Found(NamedTuple):
-    """One step t of the recursion: what M saw, what it found, and how far that is trusted.
+class Step(NamedTuple):
+    r"""One step of the recursion: what M was shown, what it found, and how far that is trusted.
 
     Attributes:
-        step: t.
-        seen: ``[B, C, H, W]`` image with the earlier findings erased.
+        t: its number, from 0.
+        images: ``[B, C, H, W]`` with the earlier findings erased.
         logits: ``[B, c]`` of M, with its graph.
         mask: ``[B, 1, H, W]``, :math:`R^{+,t}`.
-        trust: ``[B]`` in [0, 1], :math:`\\Psi(t, i)`.
-        total: ``[B, 1, H, W]``, :math:`R^{+,\\star}` after this step.
+        trust: ``[B]`` in [0, 1], :math:`\Psi(t, i)`.
+        total: ``[B, 1, H, W]``, :math:`R^{+,\star}` after this step.
     """
 
-    step: int
-    seen: Tensor
+    t: int
+    images: Tensor
     logits: Tensor
     mask: Tensor
     trust: Tensor
@@ -92,12 +96,19 @@ class Found(NamedTuple):
 
 
 def decay(step: int, sigma: float) -> float:
-    r"""Eq. 13's first factor, :math:`e^{-t/\sigma}`: 1, .905, .819, .741, .670 for t = 0..4 and sigma = 10."""
+    r"""Eq. 13's first factor, :math:`e^{-t/\sigma}`.
+
+    Example:
+        >>> [round(decay(t, sigma=10.0), 3) for t in range(5)]
+        [1.0, 0.905, 0.819, 0.741, 0.67]
+    """
     return math.exp(-step / sigma)
 
 
 @torch.no_grad()
-def sample_trust(logits: Tensor, labels: Tensor, first: Tensor, alive: Tensor, rule: str = "paper"):
+def sample_trust(
+    logits: Tensor, labels: Tensor, first: Tensor, alive: Tensor, rule: str = "paper"
+) -> tuple[Tensor, Tensor]:
     r"""Eq. 14: :math:`\Gamma(t,i) = \hat p^s(y_i)` where M is right and no less sure than at t = 0, else 0 for good.
 
     Args:
@@ -107,6 +118,11 @@ def sample_trust(logits: Tensor, labels: Tensor, first: Tensor, alive: Tensor, r
 
     Returns:
         ``(gamma [B] in [0, 1], alive [B])``. No gradient.
+
+    Example:
+        >>> logits = torch.tensor([[3.0, 1.0], [3.0, 1.0], [1.0, 3.0]]).log()  # M was 70 % sure of class 0 before
+        >>> sample_trust(logits, torch.zeros(3, dtype=torch.int64), torch.tensor([0.7, 0.8, 0.7]), torch.ones(3) > 0)
+        (tensor([0.7500, 0.0000, 0.0000]), tensor([ True, False, False]))
     """
     p = wide(logits).softmax(dim=1).gather(1, labels.unsqueeze(1))[:, 0]
     if rule in ("paper", "label"):
@@ -116,7 +132,9 @@ def sample_trust(logits: Tensor, labels: Tensor, first: Tensor, alive: Tensor, r
     return p * alive, alive
 
 
-def erase(locate: Callable, images: Tensor, labels: Tensor, erasing: Erasing) -> Iterator[Found]:
+def erase(
+    locate: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor, labels: Tensor, erasing: Erasing
+) -> Iterator[Step]:
     """The recursion, one step per ``next``: find, weigh, merge (Eq. 12), erase.
 
     Back-propagate through ``logits`` before asking for the next step and only one graph of M is ever alive.
@@ -125,86 +143,27 @@ def erase(locate: Callable, images: Tensor, labels: Tensor, erasing: Erasing) ->
         locate: M, ``[B, C, H, W] -> (soft mask [B, 1, H, W], logits [B, c])``.
         images, labels: ``[B, C, H, W]`` and ``[B]``.
         erasing: the rule; ends after ``depth + 1`` steps, or when no image of the batch is trusted any more.
+
+    Example:
+        >>> def brightest(images):  # always sure of class 0
+        ...     return (images == images.amax()).float(), torch.tensor([[3.0, 1.0]]).log()
+        >>> images = torch.tensor([[[[1.0, 0.8, 0.2]]]])
+        >>> for step in erase(brightest, images, torch.tensor([0]), Erasing(depth=1)):
+        ...     print(step.images.flatten(), step.total.flatten())
+        tensor([1.0000, 0.8000, 0.2000]) tensor([0.7500, 0.0000, 0.0000])
+        tensor([0.2500, 0.8000, 0.2000]) tensor([0.7500, 0.6786, 0.0000])
     """
-    seen, alive = images, torch.ones_like(labels, dtype=torch.bool)
-    first, total = None, None
-    for step in range(erasing.depth + 1):
-        mask, logits = locate(seen)
-        if first is None:
+    left, alive = images, torch.ones_like(labels, dtype=torch.bool)
+    for t in range(erasing.depth + 1):
+        mask, logits = locate(left)
+        if t == 0:
             first = wide(logits.detach()).softmax(dim=1).gather(1, labels.unsqueeze(1))[:, 0]
             total = torch.zeros_like(mask)
         gamma, alive = sample_trust(logits, labels, first, alive, erasing.rule)
-        trust = decay(step, erasing.sigma) * gamma
+        trust = decay(t, erasing.sigma) * gamma
         total = torch.maximum(total, trust.view(-1, 1, 1, 1).to(mask.dtype) * mask)  # Eq. 12
-        yield Found(step, seen, logits, mask, trust, total)
+        yield Step(t, left, logits, mask, trust, total)
         if not bool(alive.any()):  # the batch stops when nobody is trusted
             return
         kept = 1 - total.detach()
-        seen = torch.where(alive.view(-1, 1, 1, 1), (seen if erasing.compound else images) * kept, seen)
-
-
-@torch.no_grad()
-def mined(method, data: Dataset, erasing: Erasing, *, size: int = 256) -> dict[str, float]:
-    """What erasing a trained localiser would add: it is told the labels, so this diagnoses, it does not predict.
-
-    Args:
-        method: has ``locate``; put to eval mode and back, module by module.
-        data: with masks. erasing: the rule to try, independent of the one that trained.
-
-    Returns:
-        Shares. ``accepted_t``: images trusted at step t. ``f1_plus_t``, ``f1_minus_t``: of the union of the
-        trusted masks up to step t, thresholded at 0.5; t = 0 counts whether trusted or not.
-    """
-    sums = Counter()
-    with evaluating(method):
-        for batch in batches(data, size, device_of(method)):
-            union, last = torch.zeros_like(batch.masks), -1
-            for found in erase(method.locate, 2 * batch.images - 1, batch.labels, erasing):
-                trusted, last = found.trust > 0, found.step
-                seen = thresholded(found.mask[:, 0], 0.5, "absolute")
-                union = union | (seen & (trusted | (last == 0)).view(-1, 1, 1))
-                sums[f"accepted_{last}"] += int(trusted.sum())
-                _count(sums, union, batch.masks, last)
-            for step in range(last + 1, erasing.depth + 1):  # the recursion ended early: nothing more is found
-                sums[f"accepted_{step}"] += 0
-                _count(sums, union, batch.masks, step)
-    return {name: total / len(data) for name, total in sums.items()}
-
-
-RULES = ("paper", "label", "none")
-
-
-def mining(method, splits: Splits) -> dict[str, float]:
-    """`mined` on the test split for every rule, four steps deep, as one flat dictionary."""
-    found: dict[str, float] = {}
-    for rule in RULES:
-        steps = mined(method, splits.test, Erasing(4, rule=rule))
-        found |= {f"{rule}_accepted_{t}": steps[f"accepted_{t}"] for t in (0, 1, 4)}
-        found |= {f"{rule}_{name}_{t}": steps[f"{name}_{t}"] for name in ("f1_plus", "f1_minus") for t in (0, 4)}
-    return found
-
-
-def _count(sums: Counter, union: Tensor, truth: Tensor, step: int) -> None:
-    sums[f"f1_plus_{step}"] += float(f1_foreground(union, truth).sum())
-    sums[f"f1_minus_{step}"] += float(f1_background(union, truth).sum())
-
-
-@contextmanager
-def frozen_statistics(net: nn.Module | None):
-    """BatchNorm in train mode, but its running statistics and their count stay as they are; None does nothing."""
-    norms = (
-        [m for m in net.modules() if isinstance(m, (nn.modules.batchnorm._BatchNorm, RoleNorm))]
-        if net is not None
-        else []
-    )
-    kept = [(m.momentum, getattr(m, "num_batches_tracked", None)) for m in norms]
-    kept = [(momentum, None if count is None else count.clone()) for momentum, count in kept]
-    for m in norms:
-        m.momentum = 0.0
-    try:
-        yield
-    finally:
-        for m, (momentum, count) in zip(norms, kept):
-            m.momentum = momentum
-            if count is not None:
-                m.num_batches_tracked.copy_(count)
+        left = torch.where(alive.view(-1, 1, 1, 1), (left if erasing.compound else images) * kept, left)

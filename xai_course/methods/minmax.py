@@ -1,32 +1,39 @@
 """Min-Max entropy: a localiser proposes a mask, a classifier must know the class inside it and be undecided outside.
 
 Belharbi et al., "Weakly Supervised Object Localization using Min-Max Entropy: an Interpretable Framework" (2019,
-arXiv 1907.12934). In the paper's order: decidable and undecidable region (Eq. 1), the entropies (2-9), the mask
-(10-11) and Algorithm 1 as an iterator of losses; the recursion itself (12-14) is in `erasing`.
+arXiv 1907.12934). In the paper's order: decidable and undecidable region (Eq. 1), the entropies (3, 5-9; 2 and 4 are
+looked at only: `measure.minmax.conditional_entropy`), the mask (10-11) and Algorithm 1 as an iterator of losses; the
+recursion itself (12-14) is in `erasing`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.batch import Batch, Splits, batches
-from ..nets.modes import device_of, evaluating
+from ..data.batch import Batch
+from ..measure.minmax import conditional_entropy
+from ..nets.role_norm import frozen_statistics
 from ..nets.wildcat import LocaliserClassifier
 from ..preset import Clock
-from .base import Losses, Method, wide
-from .erasing import Erasing, Found, erase, frozen_statistics
+from .base import Criterion, Losses, Method, reduced, wide
+from .erasing import Erasing, Step, erase
 
 # --- Eq. 1-9: what the classifier must say --------------------------------------------------------------------------
 
 
 def scaled(images: Tensor) -> Tensor:
-    """Images in [0, 1] to [-1, 1] (Sec. B.2: mean 0.5, standard deviation 0.5): what is masked becomes mid grey."""
+    """Images in [0, 1] to [-1, 1] (Sec. B.2: mean 0.5, standard deviation 0.5): what is masked becomes mid grey.
+
+    Example:
+        >>> scaled(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([-1.,  0.,  1.])
+    """
     return 2 * images - 1
 
 
@@ -42,53 +49,60 @@ def split_image(images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: the two differ in batch or size.
+
+    Example:
+        >>> split_image(torch.tensor([[[[1.0, -1.0]]]]), torch.tensor([[[[1.0, 0.25]]]]))
+        (tensor([[[[ 1.0000, -0.2500]]]]), tensor([[[[ 0.0000, -0.7500]]]]))
     """
     if mask.shape != (images.shape[0], 1, *images.shape[2:]):
         raise ValueError(f"mask must be [B, 1, H, W] for images {tuple(images.shape)}, got {tuple(mask.shape)}")
     return images * mask, images * (1 - mask)
 
 
-def conditional_entropy(logits: Tensor) -> Tensor:
-    r"""Eq. 2 and 4: :math:`H(Y|X) = -\sum_y \hat p(y) \log \hat p(y)` of each row, ``[B, c] -> [B]`` in [0, log c].
-
-    For looking, not for training: its gradient dies where the classifier is confidently wrong (see `undecided_loss`).
-    """
-    log_p = F.log_softmax(wide(logits), dim=1)
-    return -(log_p.exp() * log_p).sum(dim=1)
-
-
 def uniform_target(logits: Tensor) -> Tensor:
-    """Eq. 5: q(y) = 1/c for every row of ``logits [B, c]``."""
+    """Eq. 5: q(y) = 1/c for every row of ``logits [B, c]``.
+
+    Example:
+        >>> uniform_target(torch.zeros(1, 4))
+        tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
+    """
     return torch.full_like(logits, 1 / logits.shape[1])
 
 
-def decided_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Eq. 3 (on X+) and Eq. 8 (on X): :math:`-\log \hat p(y_i)` of each sample, ``[B]`` in [0, inf).
+def decided_loss(logits: Tensor, labels: Tensor, reduction: str = "none") -> Tensor:
+    r"""Eq. 3 (on X+) and Eq. 8 (on X): :math:`-\log \hat p(y_i)` of each sample, ``[B]`` in [0, inf), or `reduced`.
 
     Raises:
-        ValueError: fewer than two classes, or labels that are not ``[B]`` int64.
+        ValueError: fewer than two classes, labels that are not ``[B]`` int64, an unknown ``reduction``.
+
+    Example:
+        >>> decided_loss(torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))
+        tensor([0.0181, 4.0181])
     """
     _check_classes(logits)
     if labels.ndim != 1 or labels.dtype != torch.int64 or len(labels) != len(logits):
         raise ValueError(
             f"labels must be [B={len(logits)}] int64, one class each, got {tuple(labels.shape)} {labels.dtype}"
         )
-    return F.cross_entropy(logits, labels, reduction="none")
+    return reduced(F.cross_entropy(logits, labels, reduction="none"), reduction)
 
 
-def undecided_loss(logits: Tensor) -> Tensor:
+def undecided_loss(logits: Tensor, reduction: str = "none") -> Tensor:
     r"""Eq. 6 on X-: :math:`H(q, \hat p) = -\frac1c \sum_y \log \hat p(y) = \log c + KL(q \Vert \hat p)`, ``[B]``.
 
     Its minimum is log c, not 0, reached by the uniform distribution alone; the gradient with respect to the logits is
     softmax - 1/c and does not vanish where the classifier is sure.
 
     Raises:
-        ValueError: fewer than two classes.
+        ValueError: fewer than two classes, an unknown ``reduction``.
+
+    Example:
+        >>> undecided_loss(torch.tensor([[0.0, 0.0], [4.0, 0.0]]))  # log 2, and more where C is sure
+        tensor([0.6931, 2.0181])
     """
     _check_classes(logits)
-    return -F.log_softmax(wide(logits), dim=1).mean(
-        dim=1
-    )  # log(softmax) would be -inf at a logit gap of 104 in float32
+    log_p = F.log_softmax(wide(logits), dim=1)  # log(softmax) would be -inf at a logit gap of 104 in float32
+    return reduced(-log_p.mean(dim=1), reduction)
 
 
 def _check_classes(logits: Tensor) -> None:
@@ -96,21 +110,53 @@ def _check_classes(logits: Tensor) -> None:
         raise ValueError(f"logits must be [B, c] with c >= 2 (one class is never undecided), got {tuple(logits.shape)}")
 
 
+class MinMaxEntropy(Criterion):
+    """Eq. 7: the classifier must know the class inside the mask and be undecided outside of it, with weights 1 and 1.
+
+    Eq. 9 adds the localiser's own term, cross-entropy on the whole image. ``reduction``: see `base.reduced`.
+
+    Example:
+        >>> sure, unsure = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> criterion, labels = MinMaxEntropy(), torch.tensor([0])
+        >>> criterion(sure, unsure, labels), criterion(unsure, sure, labels)  # the wrong way round
+        (tensor(0.7113), tensor(2.7113))
+    """
+
+    def __init__(self, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+
+    def forward(self, inside_logits: Tensor, outside_logits: Tensor, labels: Tensor) -> Tensor:
+        """``[B, c]`` on X+, ``[B, c]`` on X- and ``[B]`` int64: scalar, or ``[B]`` for "none"."""
+        return decided_loss(inside_logits, labels, **self.options) + undecided_loss(outside_logits, **self.options)
+
+
 # --- Eq. 10-11: the mask --------------------------------------------------------------------------------------------
 
 
 def combined_map(maps: Tensor, logits: Tensor) -> Tensor:
-    r"""Eq. 10: :math:`T = \sum_k \hat p^s(k|X)\, A(k)`. ``[B, c, h, w]`` and ``[B, c]`` to ``[B, 1, h, w]``."""
+    r"""Eq. 10: :math:`T = \sum_k \hat p^s(k|X)\, A(k)`. ``[B, c, h, w]`` and ``[B, c]`` to ``[B, 1, h, w]``.
+
+    Raises:
+        ValueError: maps and logits that do not belong together.
+
+    Example:
+        >>> combined_map(torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]]), torch.tensor([[3.0, 1.0]]).log())
+        tensor([[[[0.7500, 0.2500]]]])
+    """
     if maps.shape[:2] != logits.shape:
         raise ValueError(f"maps must be [B, c, h, w] for logits {tuple(logits.shape)}, got {tuple(maps.shape)}")
     return torch.einsum("bk,bkhw->bhw", logits.softmax(dim=1), maps).unsqueeze(1)
 
 
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear (corners aligned, as in the official code) by two matrix products, ``[B, 1, h, w] -> [B, 1, H, W]``.
 
     Equal to `F.interpolate`, but its backward is deterministic on every device, so that determinism is no reason to
     detach the mask (the paper's footnote 5).
+
+    Example:
+        >>> upsample(torch.tensor([[[[0.0, 1.0]]]]), (1, 5))
+        tensor([[[[0.0000, 0.2500, 0.5000, 0.7500, 1.0000]]]])
     """
     rows, columns = (_resize_matrix(n, m, maps) for n, m in zip(maps.shape[-2:], size))
     return rows @ maps @ columns.T
@@ -122,16 +168,26 @@ def _resize_matrix(n: int, m: int, like: Tensor) -> Tensor:
 
 
 def rescaled(maps: Tensor, over: str = "image") -> Tensor:
-    """Maps ``[B, 1, H, W]`` to [0, 1] by their own minimum and maximum; a constant map becomes 0.
+    """Maps ``[B, 1, H, W]`` to [0, 1] by their own minimum and maximum.
+
+    A map that is constant up to the rounding of its values becomes 0 and has no gradient, which would have no bound.
 
     Args:
         over: "image" (each its own), "batch" (one minimum and maximum for all, as the official code trains), "none".
+
+    Example:
+        >>> rescaled(torch.tensor([[[[3.0, 4.0, 5.0]]], [[[7.0, 7.0, 7.0]]]])).flatten(1)
+        tensor([[0.0000, 0.5000, 1.0000],
+                [0.0000, 0.0000, 0.0000]])
     """
-    if over == "none":
+    if over == "none" or not len(maps):
         return maps
     dims = {"image": (1, 2, 3), "batch": (0, 1, 2, 3)}[over]
     low, high = maps.amin(dims, keepdim=True), maps.amax(dims, keepdim=True)
-    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny ** 0.5)
+    number, spread = torch.finfo(maps.dtype), high - low
+    rounding = (16 * number.eps * torch.maximum(low.abs(), high.abs())).clamp_min(number.tiny**0.5)
+    flat = (spread <= rounding) & spread.isfinite()
+    return torch.where(flat, 0, (maps - low) / torch.where(flat, 1, spread))
 
 
 @dataclass(frozen=True)
@@ -145,6 +201,11 @@ class MaskRule:
             0.5 cuts an unbounded logit map.
         attach: let gradients pass through the mask. False is the paper: the localiser's head then learns nothing from
             the two entropies, and its trunk only if the classifier shares it.
+
+    Example:
+        >>> maps, logits = torch.tensor([[[[0.0, 2.0]], [[0.0, 0.0]]]]), torch.zeros(1, 2)
+        >>> MaskRule().apply(maps, logits, (1, 3))
+        tensor([[[[0.0180, 0.5000, 0.9820]]]])
     """
 
     omega: float = 8.0
@@ -152,13 +213,13 @@ class MaskRule:
     over: str = "image"
     attach: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.omega > 0:
             raise ValueError(f"omega must be positive, got {self.omega}")
         if self.over not in ("image", "batch", "none"):
             raise ValueError(f"over must be image, batch or none, got {self.over!r}")
 
-    def apply(self, maps: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    def apply(self, maps: Tensor, logits: Tensor, size: Sequence[int]) -> Tensor:
         """``[B, c, h, w]`` and ``[B, c]`` to the soft mask R+ ``[B, 1, *size]``, float32 or wider, in [0, 1]."""
         if not self.attach:
             maps, logits = maps.detach(), logits.detach()
@@ -171,14 +232,27 @@ class MaskRule:
 
 
 class MinMax(Method):
-    """Eq. 9 with or without Algorithm 1: localiser and classifier trained together from image labels.
+    """Eq. 9 with or without Algorithm 1: localiser M and classifier C trained together from image labels.
 
     Args:
-        net: `nets.wildcat.LocaliserClassifier`.
+        net: `nets.wildcat.LocaliserClassifier`: any trunk, and two heads on its maps.
         mask: Eq. 11.
         erasing: the recursion; None is the paper's "u = 0": the raw mask, no trust.
         classifier_scale: C's input as a share of the image side (0.5 in the official code; the paper does not say).
+
+    Raises:
+        ValueError: a network without localiser and classifier, ``classifier_scale`` outside (0, 1].
+
+    Example:
+        >>> from xai_course.nets.wildcat import minmax_head
+        >>> trunk = torch.nn.Conv2d(3, 8, 3, stride=4)  # or nn.Sequential(*list(torchvision_resnet.children())[:-2])
+        >>> method = MinMax(LocaliserClassifier(trunk, minmax_head(8, classes=2), minmax_head(8, classes=2)))
+        >>> batch = Batch(torch.rand(2, 3, 32, 32), torch.tensor([0, 1]), None, torch.arange(2))
+        >>> [list(terms) for terms in method.losses(batch, Clock())]
+        [['localiser', 'trusted_0', 'total'], ['decided', 'undecided', 'entropy_gap', 'total']]
     """
+
+    net: LocaliserClassifier
 
     def __init__(
         self,
@@ -187,9 +261,14 @@ class MinMax(Method):
         erasing: Erasing | None = None,
         classifier_scale: float = 1.0,
     ):
-        super().__init__(net)
         if not 0 < classifier_scale <= 1:
             raise ValueError(f"classifier_scale must lie in (0, 1], got {classifier_scale}")
+        if not (hasattr(net, "locate") and hasattr(net, "classify")):
+            raise ValueError(
+                "net must have locate and classify: LocaliserClassifier(trunk, minmax_head(D, K), minmax_head(D, K)) "
+                f"with a trunk [B, 3, H, W] -> [B, D, h, w], got {type(net).__name__}"
+            )
+        super().__init__(net)
         self.rule, self.erasing, self.classifier_scale = mask or MaskRule(), erasing, classifier_scale
 
     def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,61 +291,79 @@ class MinMax(Method):
         """
         images, labels = scaled(batch.images), batch.labels
         erasing = self.active(clock)
-        held: list[Losses] = []
-        for found in self.steps(images, labels, erasing):
-            terms = self._localiser_terms(found, labels, erasing)
-            if found.step == 0:
-                raw, known = found.mask, found.trust > 0
-            mask = found.total
+        attached: list[Losses] = []
+        for step in self.steps(images, labels, erasing):
+            terms = self._localiser_terms(step, labels, erasing)
+            if step.t == 0:
+                raw, known = step.mask, step.trust > 0
             if terms and not self.rule.attach:
                 yield terms  # the loop back-propagates here, which frees this step's graph
             elif terms:
-                held.append(terms)
-        yield self._classifier_terms(images, labels, _shown(mask, raw, erasing), _weight(known, erasing), held)
+                attached.append(terms)
+        weight = known.float() if erasing is not None and erasing.untrusted == "drop" else None
+        yield self._classifier_terms(images, labels, _shown(step.total, raw, erasing), weight, attached)
 
     def active(self, clock: Clock) -> Erasing | None:
         """The recursion's rule in this epoch; None before ``start_epoch`` and where there is none."""
         return self.erasing if self.erasing is not None and clock.epoch >= self.erasing.start_epoch else None
 
-    def steps(self, images: Tensor, labels: Tensor, erasing: Erasing | None) -> Iterator[Found]:
-        """What M finds, step by step; without erasing one step, fully trusted."""
+    def steps(self, images: Tensor, labels: Tensor, erasing: Erasing | None) -> Iterator[Step]:
+        """What M finds in images in [-1, 1], step by step; without erasing one step, fully trusted."""
         if erasing is None:
             mask, logits = self.locate(images)
-            yield Found(0, images, logits, mask, torch.ones(len(images), device=images.device), mask)
+            yield Step(0, images, logits, mask, torch.ones(len(images), device=images.device), mask)
             return
-        passes = iter(range(erasing.depth + 1))
-        yield from erase(lambda seen: self._pass(seen, next(passes), erasing), images, labels, erasing)
+        recursion = erase(self.locate, images, labels, erasing)
+        yield next(recursion)
+        with frozen_statistics(self.net if erasing.statistics == "first" else None):
+            yield from recursion
 
-    def _pass(self, images: Tensor, step: int, erasing: Erasing) -> tuple[Tensor, Tensor]:
-        with frozen_statistics(self.net if step and erasing.statistics == "first" else None):
-            return self.locate(images)
-
-    def _localiser_terms(self, found: Found, labels: Tensor, erasing: Erasing | None) -> Losses:
+    def _localiser_terms(self, step: Step, labels: Tensor, erasing: Erasing | None) -> Losses:
         """M's cross-entropy at one step over the images that teach it; empty where none does."""
-        loss = decided_loss(found.logits, labels)
-        trusted = found.trust > 0
-        if erasing is not None and (erasing.teach == "box" or (erasing.teach == "trusted" and found.step > 0)):
+        loss = decided_loss(step.logits, labels)
+        trusted = step.trust > 0
+        if erasing is not None and (erasing.teach == "box" or (erasing.teach == "trusted" and step.t > 0)):
             if not bool(trusted.any()):
                 return {}
             loss = loss * trusted
-        loss = loss.mean()  # over the whole batch, so that Algorithm 1's division by n holds
-        return {"localiser": loss, f"trusted_{found.step}": trusted.float().mean(), "total": loss}
+        loss = reduced(loss)  # the mean over the whole batch, so that Algorithm 1's division by n holds
+        return {"localiser": loss, f"trusted_{step.t}": reduced(trusted.float()), "total": loss}
 
-    def _classifier_terms(self, images, labels, mask, weight, held) -> Losses:
+    def _classifier_terms(
+        self, images: Tensor, labels: Tensor, mask: Tensor, weight: Tensor | None, attached: list[Losses]
+    ) -> Losses:
+        """C's two entropies over the images that teach it, and with an attached mask M's terms of all steps."""
         inside, outside = split_image(images, mask)
         # two calls, not one of a doubled batch: BatchNorm would mix the statistics of X+ and X-
-        plus, minus = decided_loss(self.judge(inside), labels), undecided_loss(logits := self.judge(outside, 2))
-        plus, minus = ((x if weight is None else x * weight).mean() for x in (plus, minus))
-        gap = math.log(logits.shape[1]) - conditional_entropy(logits.detach()).mean()  # 0 where C is undecided on X-
-        terms = {name: value for step in held for name, value in step.items()}
-        own = sum(step["total"] for step in held)
-        terms |= {"localiser": own} if held else {}
-        return terms | {"decided": plus, "undecided": minus, "entropy_gap": gap, "total": plus + minus + own}
+        inside_logits, outside_logits = self.judge(inside), self.judge(outside, role=2)
+        decided, undecided = decided_loss(inside_logits, labels), undecided_loss(outside_logits)
+        if weight is not None:
+            decided, undecided = decided * weight, undecided * weight
+        decided, undecided = reduced(decided), reduced(undecided)
+        gap = math.log(outside_logits.shape[1]) - reduced(conditional_entropy(outside_logits.detach()))
+        terms = {name: value for step in attached for name, value in step.items()}
+        terms |= {"decided": decided, "undecided": undecided, "entropy_gap": gap, "total": decided + undecided}
+        if attached:
+            first, *others = (step["total"] for step in attached)
+            terms["localiser"] = sum(others, first)
+            terms["total"] = terms["total"] + terms["localiser"]
+        return terms
+
+    def split(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """M on images in [0, 1]: its logits ``[B, c]``, X+ and X-. No erasing, no label."""
+        images = scaled(images)
+        mask, logits = self.locate(images)
+        return logits, *split_image(images, mask.to(images.dtype))
+
+    def mine(self, images: Tensor, labels: Tensor, rule: str, depth: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mask ``[B, 1, H, W]`` and trust ``[B]`` of each step on images in [0, 1], by a rule that trained or not."""
+        for step in erase(self.locate, scaled(images), labels, Erasing(depth, rule=rule)):
+            yield step.mask, step.trust
 
     def logits(self, images: Tensor) -> Tensor:
-        """Class scores ``[B, c]`` of C on X+, what the paper's image error is measured on. No erasing, no label."""
-        images = scaled(images)
-        return self.judge(split_image(images, self.locate(images)[0].to(images.dtype))[0])
+        """Class scores ``[B, c]`` of C on X+, what the paper's image error is measured on."""
+        _, inside, _ = self.split(images)
+        return self.judge(inside)
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """R+ ``[B, H, W]``. Eq. 10 weighs the maps by M's own probabilities, so ``classes`` changes nothing."""
@@ -281,34 +378,3 @@ def _shown(total: Tensor, raw: Tensor, erasing: Erasing | None) -> Tensor:
     if erasing.rescale:
         total = total / peak.clamp_min(1e-12)
     return torch.where(peak > 0, total, raw) if erasing.untrusted == "raw" else total
-
-
-def _weight(known: Tensor, erasing: Erasing | None) -> Tensor | None:
-    """Which images C learns from ``[B]``: None is all, else those that M finds something on."""
-    return known.float() if erasing is not None and erasing.untrusted == "drop" else None
-
-
-@torch.no_grad()
-def answers(method: MinMax, splits: Splits, *, size: int = 256) -> dict[str, float]:
-    """What M and C say of the test images, as shares: the means behind "sure inside, undecided outside".
-
-    Returns:
-        ``localiser``, ``inside``, ``outside``: accuracy of M on X, of C on X+ and on X- (chance is the aim there).
-        ``outside_gap``: log c minus C's mean entropy on X-, as a share of log c. ``mixed``: accuracy of C on X+ with
-        the statistics of the batch instead of the running ones (what BatchNorm loses in evaluation).
-    """
-    right: dict[str, list[Tensor]] = {}
-    with evaluating(method), frozen_statistics(method.net):
-        for batch in batches(splits.test, size, device_of(method)):
-            images = scaled(batch.images)
-            method.eval()
-            mask, own = method.locate(images)
-            inside, outside = split_image(images, mask)
-            said = {"localiser": own, "inside": method.judge(inside), "outside": method.judge(outside, 2)}
-            gap = 1 - conditional_entropy(said["outside"]) / math.log(own.shape[1])
-            method.train()
-            said["mixed"] = method.judge(inside)
-            for name, logits in said.items():
-                right.setdefault(name, []).append((logits.argmax(1) == batch.labels).float())
-            right.setdefault("outside_gap", []).append(gap)
-    return {name: float(torch.cat(parts).mean()) for name, parts in right.items()}

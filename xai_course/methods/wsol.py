@@ -25,13 +25,27 @@ class PooledMaps(Method):
 
     Args:
         net: `nets.wildcat.Localiser`; its head decides which method it is.
+
+    Raises:
+        ValueError: a network that gives no class maps.
+
+    Example:
+        >>> from xai_course.nets.wildcat import HEADS
+        >>> trunk = nn.Conv2d(3, 8, 3, stride=4)  # or nn.Sequential(*list(torchvision_resnet.children())[:-2])
+        >>> method = PooledMaps(Localiser(trunk, HEADS["cam_max"](8, 2)))
+        >>> method.explain(torch.rand(2, 3, 32, 32), torch.tensor([0, 1])).shape
+        torch.Size([2, 32, 32])
     """
 
+    net: Localiser
+
     def __init__(self, net: Localiser):
+        if not hasattr(net, "locate"):
+            raise ValueError(f"net must have locate: Localiser(trunk, HEADS[...](D, K)), got {type(net).__name__}")
         super().__init__(net)
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
-        yield {"total": decided_loss(self.logits(batch.images), batch.labels).mean()}
+        yield {"total": decided_loss(self.logits(batch.images), batch.labels, "mean")}
 
     def logits(self, images: Tensor) -> Tensor:
         return self.net(scaled(images))
@@ -43,7 +57,13 @@ class PooledMaps(Method):
 
 
 class FullSupervision(Method):
-    """U-Net with the masks themselves, the upper bound: mean binary cross-entropy over the pixels."""
+    """U-Net with the masks themselves, the upper bound: mean binary cross-entropy over the pixels.
+
+    Example:
+        >>> batch = Batch(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), torch.zeros(2, 8, 8) > 0, torch.arange(2))
+        >>> [list(terms) for terms in FullSupervision(UNet(width=2, levels=1)).losses(batch, Clock())]
+        [['total']]
+    """
 
     classifies = False
 
@@ -74,6 +94,10 @@ class TrivialMask(Method):
     Args:
         net: ignored; any module.
         kind: one of `MASKS`.
+
+    Example:
+        >>> TrivialMask(nn.Identity(), "centre").explain(torch.zeros(1, 3, 4, 4), torch.tensor([0]))[0, 1]
+        tensor([0., 1., 1., 0.])
     """
 
     classifies = False

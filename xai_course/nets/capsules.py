@@ -8,6 +8,7 @@ through BatchNorm, from one call.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,10 @@ class CapsuleLayer(nn.Module):
         inputs, channels, dim: channels in, capsules per place, units per capsule.
         kernel, stride, padding: of the convolution.
         norm, relu: with BatchNorm, with ReLU.
+
+    Example:
+        >>> CapsuleLayer(4, channels=3, dim=2, kernel=3, stride=2)(torch.rand(1, 4, 7, 7)).shape
+        torch.Size([1, 2, 3, 3, 3])
     """
 
     def __init__(
@@ -37,7 +42,7 @@ class CapsuleLayer(nn.Module):
         relu: bool = True,
     ):
         super().__init__()
-        self.channels, self.dim = channels, dim
+        self.channels, self.dim, self.geometry = channels, dim, (kernel, stride, padding)
         self.conv = nn.Conv2d(inputs, dim * channels, kernel, stride, padding)
         self.norm = nn.BatchNorm2d(dim * channels) if norm else nn.Identity()
         self.activation = nn.ReLU() if relu else nn.Identity()
@@ -48,18 +53,19 @@ class CapsuleLayer(nn.Module):
 
 
 def split_units(layer: CapsuleLayer) -> nn.ModuleList:
-    """The same layer as one module per unit, as the official code has it: for comparison, weights copied."""
+    """The same layer as one module per unit, as the official code has it: for comparison, weights copied.
+
+    Example:
+        >>> layer, maps = CapsuleLayer(4, channels=3, dim=2).eval(), torch.rand(1, 4, 5, 5)
+        >>> units = torch.stack([unit(maps) for unit in split_units(layer)], dim=1)
+        >>> torch.allclose(units, layer(maps), atol=1e-6)
+        True
+    """
     units = nn.ModuleList()
     for d in range(layer.dim):
         rows = slice(d * layer.channels, (d + 1) * layer.channels)
         one = CapsuleLayer(
-            layer.conv.in_channels,
-            layer.channels,
-            1,
-            layer.conv.kernel_size,
-            layer.conv.stride,
-            layer.conv.padding,
-            norm=isinstance(layer.norm, nn.BatchNorm2d),
+            layer.conv.in_channels, layer.channels, 1, *layer.geometry, norm=isinstance(layer.norm, nn.BatchNorm2d)
         ).to(layer.conv.weight)
         states = {key: v[rows] if v.ndim else v for key, v in copy.deepcopy(layer.state_dict()).items()}
         one.load_state_dict(states)
@@ -83,6 +89,10 @@ def capsule_lengths(units: Tensor, trim: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes that do not belong together.
+
+    Example:
+        >>> capsule_lengths(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1, 1), trim=torch.tensor([1.0])).flatten()
+        tensor([4.])
     """
     if units.ndim != 5 or trim.shape != units.shape[2:3]:
         raise ValueError(f"expected units [B, D, C, h, w] and trim [C], got {tuple(units.shape)}, {tuple(trim.shape)}")
@@ -97,6 +107,11 @@ class CapsuleNet(PatchGeometry, nn.Module):
         backbone, inputs, classes: as for `PatchNet`.
         first, second: (capsules, units) of the two layers.
         kernel, step, padding: of the first layer.
+
+    Example:
+        >>> net = CapsuleNet(nn.Conv2d(3, 4, 3, padding=1), 4, classes=5, first=(3, 2), second=(6, 8))
+        >>> net.patch_logits(torch.rand(1, 3, 32, 32)).shape  # 6 capsules in each of 36 patches
+        torch.Size([1, 6, 36, 5])
     """
 
     def __init__(
@@ -143,6 +158,11 @@ class RoutingNet(PatchGeometry, nn.Module):
         capsules: (capsules per place, units) of the primary layer.
         dim: units of an output capsule.
         norm: BatchNorm behind the convolution.
+
+    Example:
+        >>> net = RoutingNet(nn.Conv2d(3, 4, 3, padding=1), 4, classes=5, capsules=(3, 2), dim=8)
+        >>> net.votes(torch.rand(1, 3, 32, 32)).shape  # 3 capsules in each of 36 places
+        torch.Size([1, 108, 5, 8])
     """
 
     def __init__(
@@ -190,7 +210,7 @@ def capsule_net(
     routing: bool = False,
     official: bool = False,
     seed: int | None = None,
-    **keywords,
+    **keywords: Any,
 ) -> CapsuleNet | RoutingNet:
     """The capsule architecture of the paper on one of its backbones, or a `RoutingNet`; ``"small"`` for a CPU.
 
@@ -198,6 +218,10 @@ def capsule_net(
         name, image_size, official: see `patch_nets.patch_backbone`.
         seed: initialises from this seed without touching the global generator; None uses the global one.
         keywords: for the class.
+
+    Example:
+        >>> capsule_net("small", 5, seed=0)(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 5])
     """
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:

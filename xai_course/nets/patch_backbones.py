@@ -1,11 +1,12 @@
 """VGG, ResNet and GoogLeNet for small images: as classifiers, and as backbones that keep the map at full size.
 
 Shi et al. (IEEE TIP 2021, Sec. IV, Fig. 3) remove pooling and strides so that a patch stays where it is. All networks
-here are trees of `nn.Sequential`, `Parallel` and plain layers, so `receptive_field` can read the geometry off them.
+here are trees of `nn.Sequential`, `Parallel` and plain layers, so `field_of` can read the geometry off them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +34,14 @@ BACKBONES = ("vgg11", "vgg16", "resnet18", "resnet50", "googlenet", "small")
 
 
 class Parallel(nn.Module):
-    """Branches over one input, added or concatenated along the channels."""
+    """Branches over one input, added or concatenated along the channels.
+
+    Example:
+        >>> Parallel(nn.Identity(), nn.Identity())(torch.ones(1, 2))
+        tensor([[2., 2.]])
+        >>> Parallel(nn.Identity(), nn.Identity(), join="cat")(torch.ones(1, 2)).shape
+        torch.Size([1, 4])
+    """
 
     def __init__(self, *branches: nn.Module, join: str = "add"):
         super().__init__()
@@ -45,7 +53,12 @@ class Parallel(nn.Module):
 
 
 class Idle(nn.Module):
-    """Modules that are counted and never used, as the official stem's BatchNorm: passes its input on."""
+    """Modules that are counted and never used, as the official stem's BatchNorm: passes its input on.
+
+    Example:
+        >>> Idle(nn.BatchNorm2d(8))(torch.ones(2))
+        tensor([1., 1.])
+    """
 
     def __init__(self, *modules: nn.Module):
         super().__init__()
@@ -55,8 +68,15 @@ class Idle(nn.Module):
         return x
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, bias: bool = False, relu: bool = True):
-    """Convolution that keeps the size (up to its stride), BatchNorm, and ReLU unless ``relu=False``."""
+def conv(
+    inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, bias: bool = False, relu: bool = True
+) -> nn.Sequential:
+    """Convolution that keeps the size (up to its stride), BatchNorm, and ReLU unless ``relu=False``.
+
+    Example:
+        >>> conv(3, 8, stride=2)(torch.rand(1, 3, 8, 8)).shape
+        torch.Size([1, 8, 4, 4])
+    """
     layers = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias), nn.BatchNorm2d(outputs)]
     return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
 
@@ -69,28 +89,43 @@ def vgg_body(name: str, *, pools: bool = True, strides: int = 0, channels: int =
         pools: keep the five max-pools; without them the map keeps its size.
         strides: without pools, the number of stride-2 convolutions: the last ones of the stages of width 256, 512, 512
             (the paper's rule at 64 pixels, stride 2 in VGG11's fourth convolution, is ``strides=1``).
+
+    Example:
+        >>> with torch.device("meta"):  # shapes only
+        ...     vgg_body("vgg11", pools=False, strides=1)(torch.rand(1, 3, 64, 64)).shape
+        torch.Size([1, 512, 32, 32])
     """
     widths = VGG_WIDTHS[name]
     stops = [i - 1 for i, width in enumerate(widths) if width == "M"][2:]
     strided = set() if pools else set(stops[:strides])
-    layers, inputs = [], channels
+    layers: list[nn.Module] = []
     for i, width in enumerate(widths):
-        if width != "M":
-            layers.append(conv(inputs, width, stride=2 if i in strided else 1, bias=True))
-            inputs = width
+        if isinstance(width, int):
+            layers.append(conv(channels, width, stride=2 if i in strided else 1, bias=True))
+            channels = width
         elif pools:
             layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers)
 
 
 def basic_block(inputs: int, planes: int, stride: int = 1) -> nn.Sequential:
-    """Two 3x3 convolutions beside the identity (a strided 1x1 where size or width change), then ReLU."""
+    """Two 3x3 convolutions beside the identity (a strided 1x1 where size or width change), then ReLU.
+
+    Example:
+        >>> basic_block(4, 8, stride=2)(torch.rand(1, 4, 8, 8)).shape
+        torch.Size([1, 8, 4, 4])
+    """
     main = nn.Sequential(conv(inputs, planes, stride=stride), conv(planes, planes, relu=False))
     return nn.Sequential(Parallel(main, _shortcut(inputs, planes, stride)), nn.ReLU())
 
 
 def bottleneck(inputs: int, planes: int, stride: int = 1, *, official: bool = False) -> nn.Sequential:
-    """1x1, 3x3, 1x1 beside the identity. ``official`` as released: 3x3, 3x3, 1x1, and a ReLU before the sum."""
+    """1x1, 3x3, 1x1 beside the identity. ``official`` as released: 3x3, 3x3, 1x1, and a ReLU before the sum.
+
+    Example:
+        >>> bottleneck(4, 2)(torch.rand(1, 4, 8, 8)).shape
+        torch.Size([1, 8, 8, 8])
+    """
     first = conv(inputs, planes, 3, stride=stride) if official else conv(inputs, planes, 1)
     second = conv(planes, planes, 3, stride=1 if official else stride)
     main = nn.Sequential(first, second, conv(planes, 4 * planes, 1, relu=official))
@@ -106,7 +141,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 def resnet_body(
     name: str,
     *,
-    strides: tuple[int, int, int, int] = (1, 2, 2, 2),
+    strides: Sequence[int] = (1, 2, 2, 2),
     channels: int = 3,
     official_stem: bool = False,
     official_bottleneck: bool = False,
@@ -118,6 +153,11 @@ def resnet_body(
         strides: of the stages' first blocks; (1, 2, 2, 2) is the classifier, (1, 1, 1, 1) keeps the size.
         official_stem: BatchNorm and ReLU after the first convolution exist but are skipped, as in the released code.
         official_bottleneck: see `bottleneck`; only with it "ResNet50" has the 58.16 M parameters of Table II.
+
+    Example:
+        >>> with torch.device("meta"):  # shapes only
+        ...     resnet_body("resnet18", strides=(1, 1, 1, 1))(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 512, 32, 32])
     """
     if official_stem:
         layers = [nn.Conv2d(channels, 64, 3, padding=1, bias=False), Idle(nn.BatchNorm2d(64))]
@@ -135,34 +175,41 @@ def resnet_body(
     return nn.Sequential(*layers)
 
 
-def inception(name: str, *, pool: bool = True) -> Parallel:
-    """One Inception module in its CIFAR form (a double 3x3 for the 5x5), convolutions with biases."""
+def inception(name: str) -> Parallel:
+    """One Inception module in its CIFAR form (a double 3x3 for the 5x5), convolutions with biases.
+
+    Example:
+        >>> inception("a3")(torch.rand(1, 192, 4, 4)).shape
+        torch.Size([1, 256, 4, 4])
+    """
     inputs, one, three_in, three, five_in, five, pooled = INCEPTIONS[name]
-    last = conv(inputs, pooled, 1, bias=True)
+    last = conv(inputs, pooled, 1, bias=True)  # drawn first: seeded networks rest on the order
     return Parallel(
         conv(inputs, one, 1, bias=True),
         nn.Sequential(conv(inputs, three_in, 1, bias=True), conv(three_in, three, bias=True)),
         nn.Sequential(conv(inputs, five_in, 1, bias=True), conv(five_in, five, bias=True), conv(five, five, bias=True)),
-        nn.Sequential(nn.MaxPool2d(3, 1, 1), last) if pool else last,
+        nn.Sequential(nn.MaxPool2d(3, 1, 1), last),
         join="cat",
     )
 
 
-def googlenet_body(
-    *, pools: bool = True, strides: int = 0, channels: int = 3, inception_pool: bool = True
-) -> nn.Sequential:
+def googlenet_body(*, pools: bool = True, strides: int = 0, channels: int = 3) -> nn.Sequential:
     """GoogLeNet for 32-pixel images; 1024 channels out. The paper's own variant is unreleased: this one is a reading.
 
     Args:
         pools: keep the two stride-2 max-pools.
         strides: without pools, 1 gives the stem stride 2 (ours; the paper uses GoogLeNet at 32 pixels only).
-        inception_pool: keep the stride-1 max-pool inside each module.
+
+    Example:
+        >>> with torch.device("meta"):  # shapes only
+        ...     googlenet_body()(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 1024, 8, 8])
     """
-    layers = [conv(channels, 192, stride=2 if strides and not pools else 1, bias=True)]
+    layers: list[nn.Module] = [conv(channels, 192, stride=2 if strides and not pools else 1, bias=True)]
     for name in INCEPTIONS:
         if pools and name in ("a4", "a5"):
             layers.append(nn.MaxPool2d(3, 2, 1))
-        layers.append(inception(name, pool=inception_pool))
+        layers.append(inception(name))
     return nn.Sequential(*layers)
 
 
@@ -173,6 +220,11 @@ def plain_net(
 
     VGG has two fully connected layers of 4096 units before the last one; they sit inside ``body`` as 1x1 convolutions
     (same parameters, same function on the 1x1 map of a 32-pixel image; larger images are averaged down to it).
+
+    Example:
+        >>> with torch.device("meta"):  # shapes only
+        ...     plain_net("vgg11", 10)(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
     """
     if name in VGG_WIDTHS:
         hidden = []
@@ -189,7 +241,12 @@ def plain_net(
 
 
 class Field(NamedTuple):
-    """Which inputs an output cell reads, along one axis: number i reads ``size`` cells from ``start + i * step`` on."""
+    """Which inputs an output cell reads, along one axis: number i reads ``size`` cells from ``start + i * step`` on.
+
+    Example:
+        >>> Field().then(3).then(3, stride=2)  # two 3x3 convolutions see 5 pixels
+        Field(size=5, step=2, start=0)
+    """
 
     size: int = 1
     step: int = 1
@@ -200,19 +257,23 @@ class Field(NamedTuple):
         return Field(self.size + (kernel - 1) * self.step, self.step * stride, self.start - padding * self.step)
 
 
-def receptive_field(module: nn.Module, before: Field | None = None) -> Field:
+def field_of(module: nn.Module, before: Field | None = None) -> Field:
     """Theoretical receptive field of a tree of `nn.Sequential`, `Parallel`, convolutions, pools and pointwise layers.
 
     Raises:
         ValueError: a layer whose geometry it cannot read.
+
+    Example:
+        >>> field_of(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)))
+        Field(size=4, step=2, start=-1)
     """
     field = before or Field()
     if isinstance(module, nn.Sequential):
         for child in module:
-            field = receptive_field(child, field)
+            field = field_of(child, field)
         return field
     if isinstance(module, Parallel):
-        fields = [receptive_field(branch, field) for branch in module.branches]
+        fields = [field_of(branch, field) for branch in module.branches]
         start = min(f.start for f in fields)
         return Field(max(f.start + f.size for f in fields) - start, fields[0].step, start)
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):

@@ -6,27 +6,36 @@ Shi et al., "Loss-Based Attention for Interpreting Image-Level Prediction of Con
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .convnets import GapClassifier
+from .modes import evaluating
 from .patch_backbones import (
     BACKBONES,
     RESNET_DEPTHS,
     VGG_WIDTHS,
     Field,
     conv,
+    field_of,
     googlenet_body,
-    receptive_field,
     resnet_body,
     vgg_body,
 )
 
 
 class PatchGeometry:
-    """Where patches lie, for a network with ``backbone`` and the patch layer's ``kernel``, ``step`` and ``padding``."""
+    """Where patches lie, for a network with ``backbone`` and the patch layer's ``kernel``, ``step`` and ``padding``.
+
+    Example:
+        >>> net = patch_net("small", 4)
+        >>> net.grid((32, 32)), net.field().size, net.field("rf").size, net.boxes((32, 32))[1]
+        ((6, 6), 9, 15, tensor([ 4,  0, 13,  9]))
+    """
 
     backbone: nn.Module
     kernel: int
@@ -36,31 +45,33 @@ class PatchGeometry:
     @cached_property
     def scale(self) -> int:
         """Pixels per cell of the backbone's map, along one axis."""
-        return receptive_field(self.backbone).step
+        return field_of(self.backbone).step
 
-    def map_size(self, size: tuple[int, int]) -> tuple[int, int]:
+    def map_size(self, size: Sequence[int]) -> tuple[int, int]:
         """Rows and columns of the backbone's map for images of ``size`` (height, width)."""
-        return tuple(-(-n // self.scale) for n in size)
+        height, width = size
+        return -(-height // self.scale), -(-width // self.scale)
 
-    def map_cells(self, size: tuple[int, int]) -> int:
+    def map_cells(self, size: Sequence[int]) -> int:
         """Cells of the backbone's map: what the official convolutional code divides the cut-off by."""
         rows, columns = self.map_size(size)
         return rows * columns
 
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+    def grid(self, size: Sequence[int]) -> tuple[int, int]:
         """Rows and columns of patches in images of ``size``: (6, 6) for 32x32.
 
         Raises:
             ValueError: the map is smaller than the kernel; says which image size is needed.
         """
-        reach = min(self.map_size(size)) + 2 * self.padding
-        if reach < self.kernel:
-            least = (self.kernel - 2 * self.padding - 1) * self.scale + 1
+        rows, columns = self.map_size(size)
+        room = 2 * self.padding - self.kernel
+        if min(rows, columns) + room < 0:
+            least = (-room - 1) * self.scale + 1
             raise ValueError(
                 f"images must be at least {least}x{least} for a {self.kernel}x{self.kernel} patch layer on a map at "
-                f"1/{self.scale} of their size, got {size[0]}x{size[1]} (map {'x'.join(map(str, self.map_size(size)))})"
+                f"1/{self.scale} of their size, got {size[0]}x{size[1]} (map {rows}x{columns})"
             )
-        return tuple((n + 2 * self.padding - self.kernel) // self.step + 1 for n in self.map_size(size))
+        return (rows + room) // self.step + 1, (columns + room) // self.step + 1
 
     def field(self, geometry: str = "nominal") -> Field:
         """The patch as a field on the image.
@@ -79,10 +90,10 @@ class PatchGeometry:
                 ._replace(size=self.kernel * self.scale)
             )
         if geometry == "rf":
-            return receptive_field(self.backbone).then(self.kernel, self.step, self.padding)
+            return field_of(self.backbone).then(self.kernel, self.step, self.padding)
         raise ValueError(f"geometry must be 'nominal' or 'rf', got {geometry!r}")
 
-    def boxes(self, size: tuple[int, int], geometry: str = "nominal") -> Tensor:
+    def boxes(self, size: Sequence[int], geometry: str = "nominal") -> Tensor:
         """Pixel boxes of all patches, row by row: ``[M, 4]`` int64 (left, top, right, bottom), the last two excluded.
 
         Clipped to the image. See `field` for ``geometry``.
@@ -100,7 +111,7 @@ class PatchGeometry:
             dim=1,
         )
 
-    def paint(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+    def paint(self, values: Tensor, size: Sequence[int]) -> Tensor:
         """Each pixel gets the mean value of the patches over it, 0 where there is none: ``[B, M] -> [B, H, W]``."""
         left, top, right, bottom = self.boxes(size).to(values.device).unsqueeze(2).unbind(1)
         rows = torch.arange(size[0], device=values.device)
@@ -118,11 +129,16 @@ class PatchNet(PatchGeometry, GapClassifier):
     patches otherwise is a method (`methods.loss_attention`, `methods.patch_heads`).
 
     Args:
-        backbone: ``[B, 3, H, W] -> [B, inputs, h, w]``, readable by `receptive_field`.
+        backbone: ``[B, 3, H, W] -> [B, inputs, h, w]``, readable by `field_of`.
         inputs: channels of its map.
         classes, hidden: numbers of logits and of patch features.
         kernel, step, padding: of the patch layer.
         bias: of the linear layer (the paper prints none, its code has one; exact either way, see `loss_attention`).
+
+    Example:
+        >>> net = PatchNet(nn.Conv2d(3, 8, 3, padding=1), 8, classes=5, hidden=16)
+        >>> net.patch_logits(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 36, 5])
     """
 
     def __init__(
@@ -143,8 +159,8 @@ class PatchNet(PatchGeometry, GapClassifier):
         self.kernel, self.step, self.padding = kernel, step, padding
 
     @property
-    def backbone(self) -> nn.Module:
-        return self.body[0]
+    def backbone(self) -> nn.Module:  # type: ignore[override]  # it is a part of ``body``
+        return cast(nn.Sequential, self.body)[0]
 
     def features(self, images: Tensor) -> Tensor:
         """Patch features as a map, ``[B, hidden, rows, columns]``."""
@@ -158,6 +174,103 @@ class PatchNet(PatchGeometry, GapClassifier):
     def patch_logits(self, images: Tensor) -> Tensor:
         r"""Logits of each patch, :math:`p_m = h_m\theta`: ``[B, M, K]``."""
         return self.head(self.patch_features(images))
+
+
+class MapPatches(PatchGeometry, nn.Module):
+    """A classifier with global average pooling read as a network of patches: each cell of its last map is one.
+
+    The patch of a cell is its tile of the image, as where a class activation map is enlarged. What the cell depends on
+    is wider and not known for a foreign network.
+
+    Args:
+        net: has ``features``, ``[B, C, H, W] -> [B, D, h, w]``, and ``head``, linear from D.
+
+    Example:
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> net = small_cnn(4, seed=0)
+        >>> patches, images = MapPatches(net), torch.rand(2, 3, 32, 32)
+        >>> patches.patch_logits(images).shape, patches.boxes((32, 32))[9]
+        (torch.Size([2, 64, 4]), tensor([4, 4, 8, 8]))
+        >>> torch.allclose(patches.patch_logits(images).mean(1), net(images), atol=1e-5)
+        True
+    """
+
+    kernel, step, padding = 1, 1, 0
+
+    def __init__(self, net: GapClassifier):
+        super().__init__()
+        self.net = net
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.net.head
+
+    def features(self, images: Tensor) -> Tensor:
+        """``[B, D, h, w]``.
+
+        Raises:
+            ValueError: maps of another layout, as those with channels last.
+        """
+        maps = self.net.features(images)
+        if maps.ndim != 4 or maps.shape[1] != self.head.in_features:
+            raise ValueError(f"features must be [B, {self.head.in_features}, h, w], got {tuple(maps.shape)}")
+        return maps
+
+    def patch_features(self, images: Tensor) -> Tensor:
+        """Features of each cell, row by row, ``[B, M, D]``."""
+        return self.features(images).flatten(2).transpose(1, 2)
+
+    def patch_logits(self, images: Tensor) -> Tensor:
+        """The head on every cell, ``[B, M, K]``; their mean is the network's own answer."""
+        return self.head(self.patch_features(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    def map_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of the map, seen on a blank image."""
+        channels = next((m.in_channels for m in self.modules() if isinstance(m, nn.Conv2d)), 3)
+        with torch.no_grad(), evaluating(self):
+            rows, columns = self.features(self.head.weight.new_zeros(1, channels, *size)).shape[-2:]
+        return rows, columns
+
+    def boxes(self, size: Sequence[int], geometry: str = "nominal") -> Tensor:
+        """Tiles ``[M, 4]`` int64 (left, top, right, bottom; the last two excluded) that cover the image.
+
+        Raises:
+            ValueError: "rf", which cannot be read off a foreign network, or another word.
+        """
+        if geometry != "nominal":
+            raise ValueError(f"geometry must be 'nominal' for a classifier read as patches, got {geometry!r}")
+        (rows, columns), (height, width) = self.map_size(size), size
+        y, x = ((torch.arange(n + 1) * side / n).round().long() for n, side in ((rows, height), (columns, width)))
+        corners = (x[:-1].repeat(rows), y[:-1].repeat_interleave(columns))
+        return torch.stack([*corners, x[1:].repeat(rows), y[1:].repeat_interleave(columns)], dim=1)
+
+
+def patches_of(net: nn.Module) -> nn.Module:
+    """A network of patches as it is; a classifier with ``features`` and a linear ``head`` as `MapPatches`.
+
+    Raises:
+        ValueError: neither; says how to get one.
+
+    Example:
+        >>> trunk = nn.Sequential(nn.Conv2d(3, 8, 3, stride=8), nn.ReLU())  # list(resnet18().children())[:-2], say
+        >>> patches_of(GapClassifier(trunk, nn.Linear(8, 5))).patch_logits(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 64, 5])
+        >>> patches_of(trunk)
+        Traceback (most recent call last):
+        ValueError: net must have patch_logits (patch_net, capsule_net), or features and a linear head \
+(xai_course.nets.adapters.gap_classifier(net)), got Sequential
+    """
+    if hasattr(net, "patch_logits"):
+        return net
+    if isinstance(getattr(net, "head", None), nn.Linear) and callable(getattr(net, "features", None)):
+        return MapPatches(cast(GapClassifier, net))
+    raise ValueError(
+        "net must have patch_logits (patch_net, capsule_net), or features and a linear head "
+        f"(xai_course.nets.adapters.gap_classifier(net)), got {type(net).__name__}"
+    )
 
 
 def patch_backbone(
@@ -181,6 +294,11 @@ def patch_backbone(
 
     Raises:
         ValueError: an unknown name, or more strides than stages to carry them.
+
+    Example:
+        >>> body, channels = patch_backbone("small", image_size=64)
+        >>> body(torch.rand(1, 3, 64, 64)).shape, channels  # one stride above 32 pixels
+        (torch.Size([1, 16, 32, 32]), 16)
     """
     strides = (0 if image_size <= 32 else 1) if strides is None else strides
     most = {"googlenet": 1, "small": 1}.get(name, 3)
@@ -219,6 +337,10 @@ def patch_net(
         hidden: patch features; default 512, for "small" 48.
         seed: initialises from this seed without touching the global generator; None uses the global one.
         Others: see `patch_backbone` and `PatchNet`.
+
+    Example:
+        >>> patch_net("small", 4, seed=0).patch_features(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 36, 48])
     """
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:

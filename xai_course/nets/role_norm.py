@@ -1,4 +1,4 @@
-"""BatchNorm for one network that is shown several kinds of images: shared weights, running statistics per role."""
+"""BatchNorm for one network that is shown several kinds of images: running statistics per role, or kept as they are."""
 
 from __future__ import annotations
 
@@ -20,11 +20,27 @@ class RoleNorm(nn.Module):
     Args:
         norm: the BatchNorm to take over; every role starts from its statistics.
         roles: how many.
+
+    Raises:
+        ValueError: a norm without running statistics.
+
+    Example:
+        >>> norm = RoleNorm(nn.BatchNorm2d(1), roles=2)
+        >>> with in_role(norm, 1):
+        ...     _ = norm(torch.full((2, 1, 2, 2), 5.0))
+        >>> norm.means.flatten()  # only the second role has seen something
+        tensor([0.0000, 0.5000])
     """
+
+    means: Tensor
+    variances: Tensor
 
     def __init__(self, norm: nn.BatchNorm2d, roles: int):
         super().__init__()
-        self.weight, self.bias, self.eps, self.momentum, self.role = norm.weight, norm.bias, norm.eps, norm.momentum, 0
+        if norm.running_mean is None or norm.running_var is None or norm.momentum is None:
+            raise ValueError(f"norm must keep running statistics with a momentum, got {norm}")
+        self.weight, self.bias, self.eps, self.role = norm.weight, norm.bias, norm.eps, 0
+        self.momentum: float = norm.momentum
         self.register_buffer("means", norm.running_mean.repeat(roles, 1))
         self.register_buffer("variances", norm.running_var.repeat(roles, 1))
 
@@ -39,6 +55,10 @@ def norms_by_role(net: nn.Module, roles: int = 3) -> nn.Module:
 
     Raises:
         ValueError: fewer than two roles.
+
+    Example:
+        >>> norms_by_role(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))[1].means.shape
+        torch.Size([3, 4])
     """
     if roles < 2:
         raise ValueError(f"roles must be at least 2, got {roles}")
@@ -52,7 +72,19 @@ def norms_by_role(net: nn.Module, roles: int = 3) -> nn.Module:
 
 @contextmanager
 def in_role(net: nn.Module, role: int) -> Iterator[None]:
-    """Within the block every `RoleNorm` of ``net`` uses the statistics of ``role``; outside, those of role 0."""
+    """Within the block every `RoleNorm` of ``net`` uses the statistics of ``role``; outside, those of role 0.
+
+    Raises:
+        ValueError: a role that a norm does not have.
+
+    Example:
+        >>> norm = RoleNorm(nn.BatchNorm2d(1), roles=2)
+        >>> with in_role(norm, 1):
+        ...     norm.role
+        1
+        >>> norm.role
+        0
+    """
     norms = [m for m in net.modules() if isinstance(m, RoleNorm)]
     for norm in norms:
         if not 0 <= role < len(norm.means):
@@ -67,6 +99,39 @@ def in_role(net: nn.Module, role: int) -> Iterator[None]:
 
 @torch.no_grad()
 def statistics_gap(norm: RoleNorm, role: int) -> float:
-    """How far a role's running means lie from those of role 0, in standard deviations of role 0, root mean square."""
+    """How far a role's running means lie from those of role 0, in standard deviations of role 0, root mean square.
+
+    Example:
+        >>> norm = RoleNorm(nn.BatchNorm2d(1), roles=2)
+        >>> norm.means[1] = 3.0
+        >>> statistics_gap(norm, 1)
+        3.0
+    """
     shift = (norm.means[role] - norm.means[0]) / norm.variances[0].clamp_min(norm.eps).sqrt()
     return float(shift.square().mean().sqrt())
+
+
+@contextmanager
+def frozen_statistics(net: nn.Module | None) -> Iterator[None]:
+    """BatchNorm in train mode, but its running statistics and their count stay as they are; None does nothing.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(1)
+        >>> with frozen_statistics(norm):
+        ...     _ = norm(torch.full((2, 1, 2, 2), 5.0))
+        >>> norm.running_mean, norm.momentum
+        (tensor([0.]), 0.1)
+    """
+    kinds = (nn.modules.batchnorm._BatchNorm, RoleNorm)
+    norms = [m for m in net.modules() if isinstance(m, kinds)] if net is not None else []
+    counts = [getattr(m, "num_batches_tracked", None) for m in norms]
+    kept = [(m.momentum, None if count is None else count.clone()) for m, count in zip(norms, counts)]
+    for m in norms:
+        m.momentum = 0.0
+    try:
+        yield
+    finally:
+        for m, count, (momentum, before) in zip(norms, counts, kept):
+            m.momentum = momentum
+            if count is not None:
+                count.copy_(before)

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 
 def double_conv(inputs: int, outputs: int) -> nn.Sequential:
-    """Twice 3x3 convolution (same padding, no bias), BatchNorm, ReLU."""
+    """Twice 3x3 convolution (same padding, no bias), BatchNorm, ReLU.
+
+    Example:
+        >>> double_conv(3, 4)(torch.rand(1, 3, 8, 8)).shape
+        torch.Size([1, 4, 8, 8])
+    """
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
         layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -30,6 +35,10 @@ class UNet(nn.Module):
 
     Raises:
         ValueError: an argument below 1; in `forward`, a side that ``2**levels`` does not divide.
+
+    Example:
+        >>> UNet(width=2, levels=2)(torch.rand(1, 3, 8, 8)).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, channels: int = 3, outputs: int = 1, width: int = 64, levels: int = 4):

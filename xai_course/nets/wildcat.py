@@ -7,6 +7,8 @@ convolutional trunk, a 1x1 convolution to one map per class, and a pooling rule.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,10 @@ def cell_count(k: int | float, cells: int) -> int:
 
     Raises:
         ValueError: ``k`` is neither, or asks for more cells than there are.
+
+    Example:
+        >>> cell_count(0.09, 225), cell_count(0.09, 64), cell_count(3, 64)
+        (20, 6, 3)
     """
     if isinstance(k, float) and 0 < k <= 1:
         return max(1, round(k * cells))
@@ -32,14 +38,24 @@ def cell_count(k: int | float, cells: int) -> int:
 
 
 class MeanPool(nn.Module):
-    """CAM-Avg: the mean over all cells. ``[B, K, h, w] -> [B, K]``."""
+    """CAM-Avg: the mean over all cells. ``[B, K, h, w] -> [B, K]``.
+
+    Example:
+        >>> MeanPool()(torch.tensor([[[[1.0, 3.0]]]]))
+        tensor([[2.]])
+    """
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps.mean(dim=(2, 3))
 
 
 class MaxPool(nn.Module):
-    """CAM-Max: the largest cell. ``[B, K, h, w] -> [B, K]``."""
+    """CAM-Max: the largest cell. ``[B, K, h, w] -> [B, K]``.
+
+    Example:
+        >>> MaxPool()(torch.tensor([[[[1.0, 3.0]]]]))
+        tensor([[3.]])
+    """
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps.amax(dim=(2, 3))
@@ -50,6 +66,10 @@ class LsePool(nn.Module):
 
     Args:
         sharpness: r > 0; 10 in the same group's later survey code (the paper gives no value).
+
+    Example:
+        >>> LsePool()(torch.tensor([[[[1.0, 3.0]]]]))  # between the mean 2 and the maximum 3
+        tensor([[2.9307]])
     """
 
     def __init__(self, sharpness: float = 10.0):
@@ -76,6 +96,10 @@ class WildcatPool(nn.Module):
         alpha: weight of the negative evidence.
         dropout: probability with which each selected activation is dropped, in [0, 1), inverted scaling. It acts on
             the pooling alone, never on the maps that become the mask (paper, Sec. B.2).
+
+    Example:
+        >>> WildcatPool(kmax=2, kmin=1, alpha=0.5)(torch.tensor([[[[1.0, 3.0, 5.0, -2.0]]]]))  # (4 - 0.5 * 2) / 2
+        tensor([[1.5000]])
     """
 
     def __init__(self, kmax: int | float = 0.09, kmin: int | float = 0.09, alpha: float = 0.0, dropout: float = 0.0):
@@ -108,6 +132,11 @@ class MapHead(nn.Module):
         classes: K >= 2.
         pool: ``[B, K, h, w] -> [B, K]``.
         modalities: maps per class that are averaged (5 in the paper's WILDCAT, 1 in plain CAM).
+
+    Example:
+        >>> maps, logits = MapHead(8, 3, MeanPool(), modalities=5)(torch.rand(2, 8, 4, 4))
+        >>> maps.shape, logits.shape
+        (torch.Size([2, 3, 4, 4]), torch.Size([2, 3]))
     """
 
     def __init__(self, inputs: int, classes: int, pool: nn.Module, modalities: int = 1):
@@ -136,6 +165,11 @@ class AttentionHead(nn.Module):
         inputs: channels D of the trunk.
         classes: K >= 2.
         hidden: width of the attention's hidden layer (128).
+
+    Example:
+        >>> maps, logits = AttentionHead(8, 3)(torch.rand(2, 8, 4, 4))
+        >>> torch.allclose(maps.sum((2, 3)), torch.ones(2, 3)), logits.shape
+        (True, torch.Size([2, 3]))
     """
 
     def __init__(self, inputs: int, classes: int, hidden: int = 128):
@@ -158,6 +192,12 @@ def check_channels(images: Tensor, trunk: nn.Module) -> None:
 
     Raises:
         ValueError: another rank or number of channels (grey images meet a colour trunk).
+
+    Example:
+        >>> check_channels(torch.rand(2, 1, 8, 8), nn.Conv2d(3, 8, 3))
+        Traceback (most recent call last):
+        ValueError: images must be [B, 3, H, W] for this trunk, got (2, 1, 8, 8): repeat the grey channel with \
+images.expand(-1, 3, -1, -1)
     """
     wanted = next((m.in_channels for m in trunk.modules() if isinstance(m, nn.Conv2d)), None)
     if images.ndim != 4 or (wanted is not None and images.shape[1] != wanted):
@@ -166,7 +206,14 @@ def check_channels(images: Tensor, trunk: nn.Module) -> None:
 
 
 class Localiser(nn.Module):
-    """One trunk and one head: every weakly supervised baseline of Table 1, and the paper's M on its own."""
+    """One trunk and one head: every weakly supervised baseline of Table 1, and the paper's M on its own.
+
+    Example:
+        >>> trunk, channels = small_trunk(4)
+        >>> maps, logits = Localiser(trunk, HEADS["cam_max"](channels, 3)).locate(torch.rand(2, 3, 32, 32))
+        >>> maps.shape, torch.equal(maps.amax((2, 3)), logits)
+        (torch.Size([2, 3, 8, 8]), True)
+    """
 
     def __init__(self, trunk: nn.Module, head: nn.Module):
         super().__init__()
@@ -192,6 +239,12 @@ class LocaliserClassifier(nn.Module):
         trunk: features of M, and of C too unless ``classifier_trunk`` is given (the paper shares one ResNet-101).
         localiser_head, classifier_head: features to (class maps, logits).
         classifier_trunk: separate features for C; None shares.
+
+    Example:
+        >>> trunk, channels = small_trunk(4)
+        >>> net = LocaliserClassifier(trunk, minmax_head(channels, 3), minmax_head(channels, 3))
+        >>> net.classify(torch.rand(2, 3, 32, 32)).shape, net.locate(torch.rand(2, 3, 32, 32))[0].shape
+        (torch.Size([2, 3]), torch.Size([2, 3, 8, 8]))
     """
 
     def __init__(
@@ -205,11 +258,6 @@ class LocaliserClassifier(nn.Module):
         self.trunk, self.localiser_head, self.classifier_head = trunk, localiser_head, classifier_head
         self.classifier_trunk = classifier_trunk
 
-    @property
-    def shared(self) -> bool:
-        """Whether M and C read the same features."""
-        return self.classifier_trunk is None
-
     def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """M: class maps ``A [B, K, h, w]`` and logits ``[B, K]``."""
         check_channels(images, self.trunk)
@@ -217,7 +265,7 @@ class LocaliserClassifier(nn.Module):
 
     def classify(self, images: Tensor, role: int = 1) -> Tensor:
         """C: logits ``[B, K]`` of a masked image; ``role`` 1 is the inside, 2 the outside (see `norms_by_role`)."""
-        trunk = self.trunk if self.shared else self.classifier_trunk
+        trunk = self.trunk if self.classifier_trunk is None else self.classifier_trunk
         check_channels(images, trunk)
         with in_role(trunk, role):
             return self.classifier_head(trunk(images))[1]
@@ -226,7 +274,7 @@ class LocaliserClassifier(nn.Module):
         return self.locate(images)[1]
 
 
-HEADS = {
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "cam_avg": lambda inputs, classes: MapHead(inputs, classes, MeanPool()),
     "cam_max": lambda inputs, classes: MapHead(inputs, classes, MaxPool()),
     "cam_lse": lambda inputs, classes: MapHead(inputs, classes, LsePool()),
@@ -240,6 +288,10 @@ def minmax_head(inputs: int, classes: int, *, dropout: float = 0.0, modalities: 
     """The head of both M and C: WILDCAT with alpha 0, kmax = kmin = 0.09, 5 modalities (paper, Sec. B.2).
 
     ``dropout`` is 0.75 for GlaS and 0.85 for CUB5 in the paper.
+
+    Example:
+        >>> minmax_head(8, 3)(torch.rand(2, 8, 15, 15))[1].shape  # each logit the mean of 20 of 225 cells
+        torch.Size([2, 3])
     """
     return MapHead(inputs, classes, WildcatPool(0.09, 0.09, 0.0, dropout), modalities)
 
@@ -253,10 +305,16 @@ def small_trunk(width: int = 16, channels: int = 3, reach: int = 33) -> tuple[nn
     Args:
         reach: receptive field of the last maps in pixels: 9, 17 or 33. A cell that sees the whole digit can answer from
             anywhere; one that sees little must lie on what it recognises.
+
+    Example:
+        >>> trunk, channels = small_trunk(4, reach=17)
+        >>> trunk(torch.rand(1, 3, 32, 32)).shape[1] == channels
+        True
     """
     if reach not in REACHES:
         raise ValueError(f"reach must be one of {', '.join(map(str, REACHES))}, got {reach}")
-    return small_cnn(2, channels=channels, width=width).body[: REACHES[reach]], 4 * width
+    body = cast(nn.Sequential, small_cnn(2, channels=channels, width=width).body)
+    return body[: REACHES[reach]], 4 * width
 
 
 def resnet_trunk(depth: int = 101, *, deep_stem: bool = True, weights: str | None = None) -> tuple[nn.Module, int]:
@@ -270,6 +328,11 @@ def resnet_trunk(depth: int = 101, *, deep_stem: bool = True, weights: str | Non
 
     Raises:
         ValueError: no such depth, or a deep stem asked for with torchvision's weights.
+
+    Example:
+        >>> resnet_trunk(18, weights="DEFAULT")
+        Traceback (most recent call last):
+        ValueError: weights fit torchvision's 7x7 stem only: pass deep_stem=False, got weights='DEFAULT'
     """
     if depth not in (18, 34, 50, 101, 152):
         raise ValueError(f"depth must be 18, 34, 50, 101 or 152, got {depth}")
@@ -291,7 +354,7 @@ def _conv3(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
     return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
-def _widen(net: nn.Module, depth: int) -> None:
+def _widen(net: Any, depth: int) -> None:
     """Give the first residual block 128 input channels, as the deep stem delivers."""
     block = net.layer1[0]
     out = 256 if depth >= 50 else 64

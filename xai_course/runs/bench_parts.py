@@ -24,9 +24,8 @@ from ..methods.base import CrossEntropy
 from ..methods.combined import Combined, Focused
 from ..methods.erasing import Erasing
 from ..methods.hnc import HNC
-from ..methods.loss_attention import LossAttention
 from ..methods.minmax import MaskRule, MinMax
-from ..methods.patch_heads import MeanPooling
+from ..methods.patch_heads import LossAttention, MeanPooling
 from ..methods.reff import ReFF
 from ..methods.wsol import PooledMaps
 from ..nets.convnets import GapClassifier, small_cnn

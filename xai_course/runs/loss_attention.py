@@ -14,8 +14,7 @@ from ..measure.looking import accuracy
 from ..measure.multilabel import multilabel_scores
 from ..measure.patches import patch_measures
 from ..methods.base import CrossEntropy
-from ..methods.loss_attention import OFFICIAL, LossAttention
-from ..methods.patch_heads import AttentionPooling, DynamicRouting, MeanPooling
+from ..methods.patch_heads import OFFICIAL, AttentionPooling, DynamicRouting, LossAttention, MeanPooling, Separate
 from . import loss_attention_parts as parts
 from .experiment import Experiment
 from .loss_attention_parts import (
@@ -250,7 +249,7 @@ DIGIT_ROWS = {
     "routing": ("Capsules, dynamic routing", partial(routing, name="small"), DynamicRouting),
 }
 TWO_DIGIT_ROWS = {
-    "plain": ("Strided CNN, no patches", parts.strided, parts.Separate),
+    "plain": ("Strided CNN, no patches", parts.strided, Separate),
     "mean": ("Mean-pooling", SMALL_NET, MeanPooling),
     "attention": ("Attention", SMALL_NET, AttentionPooling),
     "gated": ("Gated-Attention", SMALL_NET, GATED),

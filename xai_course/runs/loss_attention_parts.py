@@ -14,7 +14,6 @@ from ..data.batch import ArrayData, Batch, Splits, fingerprint
 from ..data.image_sets import coco, tiny_imagenet
 from ..data.textured_digits import textured_digits
 from ..data.vision import cifar10, cifar100, svhn
-from ..methods.patch_losses import Attended, PatchMethod
 from ..nets.capsules import capsule_net
 from ..nets.convnets import small_cnn
 from ..nets.patch_backbones import plain_net
@@ -143,11 +142,3 @@ def machine(data: Source, net: str, head: str) -> str:
     work = GMACS.get(net, 0) * (1.05 if data.size == 64 else 1)
     cost = f", {work:.0f} billion multiply-adds per image" if head != "plain" and work else ""
     return f"{data.title} ({data.download}) and a GPU for 200 epochs{cost}"
-
-
-class Separate(PatchMethod):
-    """Eq. 3 on any classifier: a yes/no decision per class, summed over classes."""
-
-    def attend(self, images: torch.Tensor) -> Attended:
-        logits = self.net(images)
-        return Attended(logits, logits.new_ones(len(logits), 1), logits.unsqueeze(1))

@@ -11,8 +11,9 @@ from ..data.batch import Splits
 from ..data.textured_digits import textured_digits
 from ..measure.localising import segmentation
 from ..measure.looking import validation_error
-from ..methods.erasing import Erasing, mining
-from ..methods.minmax import MaskRule, MinMax, answers
+from ..measure.minmax import answers, mining
+from ..methods.erasing import Erasing
+from ..methods.minmax import MaskRule, MinMax
 from ..methods.wsol import FullSupervision, PooledMaps, TrivialMask
 from ..nets.role_norm import norms_by_role
 from ..nets.unet import UNet

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..methods.loss_attention import attended_logits, loss_attention
-from ..methods.patch_losses import PatchMethod, image_loss, patch_loss
+from ..methods.loss_attention import attended_logits, image_loss, loss_attention, patch_loss
+from ..methods.patch_heads import PatchMethod
 from .style import CYCLE, MAP_COLOURS, draw, style
 
 OBJECT, GUESS = CYCLE[4], CYCLE[6]  # colours of true and of predicted boxes

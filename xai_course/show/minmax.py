@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..measure.minmax import conditional_entropy
 from ..measure.scores import f1_background, f1_foreground
-from ..methods.erasing import Found
-from ..methods.minmax import MaskRule, combined_map, conditional_entropy, split_image, undecided_loss, upsample
+from ..methods.erasing import Step
+from ..methods.minmax import MaskRule, combined_map, split_image, undecided_loss, upsample
 from .style import CYCLE, draw, image_grid, style
 
 
@@ -130,29 +131,29 @@ def memory(depths: Sequence[int], step_by_step: Sequence[float], joint: Sequence
     return figure
 
 
-def player(found: Found, truth: Tensor, images: int = 4):
+def player(step: Step, truth: Tensor, images: int = 4):
     """One step of the recursion: what M sees, what it finds, its trust, and everything found so far.
 
     Args:
-        found: one step of `erase`, images in [-1, 1].
+        step: one step of `erase`, images in [-1, 1].
         truth: ``[B, H, W]`` bool, outlined in white.
         images: how many of the batch to show.
     """
     with style():
         figure, axes = _axes(4, 6.2, 1.45 * images, images, gridspec_kw={"width_ratios": (1, 1, 0.5, 1)})
         for i, row in enumerate(axes):
-            trust = float(found.trust[i])
-            draw(row[0], (found.seen[i] + 1) / 2)
-            draw(row[1], found.mask[i, 0])
-            draw(row[3], found.total[i, 0])
+            trust = float(step.trust[i])
+            draw(row[0], (step.images[i] + 1) / 2)
+            draw(row[1], step.mask[i, 0])
+            draw(row[3], step.total[i, 0])
             _outline(row[3], truth[i])
             row[2].barh([0], [trust], color=CYCLE[2] if trust else CYCLE[1])
             row[2].set(xlim=(0, 1), ylim=(-1.5, 1.5), title=f"{trust:.2f}" if trust else "not trusted")
             for axis in row:
                 _bare(axis)
-        for axis, title in zip((*axes[0, :2], axes[0, 3]), ("M sees", f"$R^{{+,{found.step}}}$", "$R^{+,\\star}$")):
+        for axis, title in zip((*axes[0, :2], axes[0, 3]), ("M sees", f"$R^{{+,{step.t}}}$", "$R^{+,\\star}$")):
             axis.set_title(title)
-        figure.suptitle(f"t = {found.step}: {100 * float((found.trust > 0).float().mean()):.0f} % of the batch trusted")
+        figure.suptitle(f"t = {step.t}: {100 * float((step.trust > 0).float().mean()):.0f} % of the batch trusted")
     return figure
 
 
