@@ -158,6 +158,19 @@ class PairMethod(Method):
         ramp: :math:`T` as a share of all epochs, so that a short run ramps in proportion (paper: 80 of 300, 40 of 150).
         start_epoch: no pair term before this epoch (official code: 1).
         **options: of the criterion, ``margin`` and ``pairing`` for example.
+
+    Example:
+        >>> class Closer(Criterion):  # any criterion on features and classes
+        ...     def forward(self, features, classes):
+        ...         left, right = pair_up(features)
+        ...         return reduced_pairs((left - right).square().sum(1), features)
+        >>> class CloserMethod(PairMethod):
+        ...     name, criterion = "closer", Closer
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> method = CloserMethod(small_cnn(3, channels=1, width=2), balance=0.01)
+        >>> batch = Batch(torch.rand(4, 1, 8, 8), torch.tensor([0, 0, 2, 2]), None, torch.arange(4))
+        >>> [list(terms) for terms in method.losses(batch, Clock())]
+        [['classification', 'closer', 'zero_features', 'total']]
     """
 
     name: str  # of the pair term
@@ -179,7 +192,7 @@ class PairMethod(Method):
         if not (callable(getattr(net, "embed", None)) and callable(getattr(net, "head", None))):
             raise ValueError(
                 f"net must offer embed(images) and head(features), got {type(net).__name__}: "
-                "xai_course.nets.adapters.gap_classifier(net) gives them to networks of torchvision and timm"
+                "xai_course.nets.adapters.gap_classifier(net) gives a foreign network both"
             )
         if pair_labels not in ("pred", "true"):
             raise ValueError(f"pair_labels must be 'pred' or 'true', got {pair_labels!r}")
