@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.interleave import interleave, save, table
-from xai_course.methods.hnc import gathered_maps, mean_square, reduce_classes, route
+from xai_course.methods.hnc import mean_square, reduce_classes
+from xai_course.methods.negatives import gathered_maps, route
 
 KEEP_TOP = (5, 10, 50, 100, 200, 500, 999)
 TARGETS = {5: 1 / 13, 10: 1 / 13, 50: 1 / 6, 100: 1.0, 200: 1 / 1.5, 500: 1.05, 999: 1.05}

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xai_course.methods import amc
+from xai_course.methods import amc, pairs
 
 TIGHT = 1e-12
 PAIRINGS = ("halves", "all", 1, 3)
@@ -182,7 +182,7 @@ def test_bounds(batch, margin, pairing):
     """Check 7."""
     features, classes = batch
     losses = amc.angular_margin_contrastive(features, classes, margin=margin, pairing=pairing, reduction="none")
-    same = torch.eq(*amc.pair_up(classes, pairing))
+    same = torch.eq(*pairs.pair_up(classes, pairing))
     assert (losses >= 0).all()
     assert (losses[same] <= pi**2 + 1e-12).all() and (losses[~same] <= margin**2 + 1e-12).all()
 
@@ -283,10 +283,10 @@ def test_a_row_is_dead_below_a_length_of_one_millionth():
 def test_one_dead_row_makes_its_pairs_zero(loss, pairing):
     x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x[4] = 0
-    pairs = loss(x, torch.zeros(6, dtype=torch.int64), pairing=pairing, reduction="none")
-    left, right = amc.pair_up(torch.arange(6), pairing)
+    each = loss(x, torch.zeros(6, dtype=torch.int64), pairing=pairing, reduction="none")
+    left, right = pairs.pair_up(torch.arange(6), pairing)
     with_dead = (left == 4) | (right == 4)
-    assert with_dead.any() and (pairs[with_dead] == 0).all() and (pairs[~with_dead] > 0).all()
+    assert with_dead.any() and (each[with_dead] == 0).all() and (each[~with_dead] > 0).all()
 
 
 def test_float32_inside_autocast_and_float64_kept():
@@ -299,3 +299,23 @@ def test_float32_inside_autocast_and_float64_kept():
     assert torch.equal(inside, amc.angular_margin_contrastive(x, y))
     assert torch.equal(everything, amc.angular_margin_contrastive(x, y, pairing="all"))
     assert amc.angular_margin_contrastive(x.double(), y).dtype == torch.float64
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+@pytest.mark.parametrize(("length", "dtype"), [(2e19, torch.float32), (1e30, torch.float32), (1e155, torch.float64)])
+def test_features_too_long_to_be_squared_are_refused(length, dtype, pairing):
+    """Not divided by an infinite length to a zero row, whose loss would be a quiet quarter of pi squared or less."""
+    x = torch.eye(3, dtype=dtype).repeat(2, 1)
+    x[4] *= length
+    assert amc.unit_rows(x)[0][4].isnan().all() and amc.unit_rows(x)[0][:4].isfinite().all()
+    for reduction in ("mean", "none", "batch"):
+        with pytest.raises(ValueError, match="features must be finite and shorter"):
+            amc.angular_margin_contrastive(x, torch.zeros(6).long(), pairing=pairing, reduction=reduction)
+    assert amc.angular_margin_contrastive(x / length * 1e18, torch.arange(6)).isfinite()
+
+
+def test_half_precision_features_are_squared_in_float32():
+    x = 300 * torch.eye(4, dtype=torch.float16)  # 300 squared overflows float16
+    expected = amc.angular_margin_contrastive(x.float(), torch.zeros(4).long())
+    assert torch.equal(amc.angular_margin_contrastive(x, torch.zeros(4).long()), expected)
+    assert torch.equal(amc.euclidean_contrastive(x, torch.zeros(4).long()), torch.tensor(2 * 9e4))

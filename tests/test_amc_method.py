@@ -9,7 +9,7 @@ from torch import nn
 from xai_course import preset as ramps
 from xai_course.data.batch import Batch
 from xai_course.maps import class_activation_map, grad_cam
-from xai_course.methods import amc
+from xai_course.methods import amc, pairs
 from xai_course.methods.base import CrossEntropy
 from xai_course.nets.convnets import GapClassifier, small_cnn
 from xai_course.preset import Clock
@@ -31,8 +31,9 @@ def test_reductions(loss):
     x = torch.randn(10, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = torch.arange(10) % 3
     y[5:] = torch.tensor([0, 1, 0, 0, 1])
-    pairs = loss(x, y, reduction="none")
-    assert torch.equal(loss(x, y), pairs.sum() / 5) and pairs.sum() > 0
+    each = loss(x, y, reduction="none")
+    assert torch.equal(loss(x, y), each.sum() / 5) and each.sum() > 0
+    assert torch.equal(loss(x, y, reduction="sum"), each.sum())
     assert loss(x, y) / loss(x, y, reduction="batch") == 2
 
 
@@ -40,10 +41,35 @@ def test_reductions(loss):
 @pytest.mark.parametrize("pairing", PAIRINGS)
 def test_batch_reduction_divides_by_the_batch(n, pairing):
     x, y = torch.randn(n, 4, generator=torch.Generator().manual_seed(0)).double(), torch.arange(n) % 2
-    pairs, mean, batch = (
-        amc.angular_margin_contrastive(x, y, pairing=pairing, reduction=r) for r in ("none", "pairs", "batch")
+    each, mean, batch = (
+        amc.angular_margin_contrastive(x, y, pairing=pairing, reduction=r) for r in ("none", "mean", "batch")
     )
-    assert batch.item() == pytest.approx(pairs.sum().item() / n) and mean.item() == pytest.approx(pairs.mean().item())
+    assert batch.item() == pytest.approx(each.sum().item() / n) and mean.item() == pytest.approx(each.mean().item())
+
+
+CRITERIA = {
+    amc.AmcLoss: (amc.AngularMarginContrastive, amc.angular_margin_contrastive, {"margin": 0.7, "form": "arccos"}),
+    amc.EuclideanContrastive: (
+        amc.EuclideanMarginContrastive,
+        amc.euclidean_contrastive,
+        {"margin": 0.7, "normalised": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("method", CRITERIA)
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_criterion_function_and_method_give_the_same_bits(method, pairing):
+    criterion, function, options = CRITERIA[method]
+    options = options | {"pairing": pairing}
+    batch = Batch(torch.rand(9, 3, 32, 32), torch.arange(9) % 4, None, torch.arange(9))
+    trained = method(small_cnn(4, width=4, seed=0), pair_labels="true", **options).eval()
+    (terms,) = trained.losses(batch, Clock())
+    features = trained.net.embed(batch.images)
+    for reduction in ("mean", "sum", "none", "batch"):
+        made = criterion(**options, reduction=reduction)(features, batch.labels)
+        assert torch.equal(made, function(features, batch.labels, **options, reduction=reduction))
+    assert torch.equal(terms[method.name], criterion(**options)(features, batch.labels)) and terms[method.name] > 0
 
 
 def test_half_batch_pairs_are_unbiased():
@@ -51,10 +77,8 @@ def test_half_batch_pairs_are_unbiased():
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(6, 3, generator=generator, dtype=torch.float64)
     y = torch.tensor([0, 1, 2, 0, 1, 0])
-    orders = torch.tensor(list(permutations(range(6))))
-    z, _ = amc.unit_rows(x)
-    left, right = orders[:, :3].flatten(), orders[:, 3:].flatten()
-    mean = amc.amc_pair_loss(z[left], z[right], y[left] == y[right], 1.5).mean()
+    loss = amc.AngularMarginContrastive(margin=1.5)
+    mean = torch.stack([loss(x[list(o)], y[list(o)]) for o in permutations(range(6))]).mean()
     assert abs(mean - amc.angular_margin_contrastive(x, y, margin=1.5, pairing="all", clip=0)) < TIGHT
 
 
@@ -63,20 +87,20 @@ def test_enough_rotations_are_all_pairs(n):
     x, y = torch.randn(n, 3, dtype=torch.float64), torch.arange(n) % 2
     rotated = amc.angular_margin_contrastive(x, y, pairing=(n - 1) // 2)
     assert abs(rotated - amc.angular_margin_contrastive(x, y, pairing="all", clip=0)) < TIGHT
-    assert len(amc.pair_up(x, 99)[0]) == n * (n - 1) // 2, "more rotations are cut, not repeated"
+    assert len(pairs.pair_up(x, 99)[0]) == n * (n - 1) // 2, "more rotations are cut, not repeated"
 
 
 def test_pair_labels_carry_no_gradient():
     """Check 12."""
     logits = torch.randn(6, 3, requires_grad=True)
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    predicted = amc.pair_classes(logits, labels)
+    predicted = pairs.pair_classes(logits, labels)
     assert not predicted.requires_grad
     assert not amc.angular_margin_contrastive(torch.randn(6, 4), predicted).requires_grad
     right = nn.functional.one_hot(labels).float() * 9
-    assert torch.equal(amc.pair_classes(right, labels, "pred"), amc.pair_classes(right, labels, "true"))
-    assert torch.equal(amc.pair_classes(logits, labels, "true"), labels)
-    assert amc.pair_classes(torch.tensor([[-5.0, 1.0]]), torch.tensor([0])).item() == 1  # the largest, with its sign
+    assert torch.equal(pairs.pair_classes(right, labels, "pred"), pairs.pair_classes(right, labels, "true"))
+    assert torch.equal(pairs.pair_classes(logits, labels, "true"), labels)
+    assert pairs.pair_classes(torch.tensor([[-5.0, 1.0]]), torch.tensor([0])).item() == 1  # the largest, with its sign
 
 
 @pytest.mark.parametrize("loss", [amc.angular_margin_contrastive, amc.euclidean_contrastive])
@@ -110,29 +134,34 @@ def test_one_class_is_a_plain_pull():
         (lambda: amc.angular_margin_contrastive(torch.randn(4, 2), torch.zeros(4).long(), margin=28.6), "radians"),
         (lambda: amc.angular_margin_contrastive(torch.randn(4, 2), torch.zeros(4).long(), pairing="hard"), "pairing"),
         (
-            lambda: amc.angular_margin_contrastive(torch.randn(4, 2), torch.zeros(4).long(), reduction="sum"),
+            lambda: amc.angular_margin_contrastive(torch.randn(4, 2), torch.zeros(4).long(), reduction="pairs"),
             "reduction",
         ),
         (lambda: amc.angular_margin_contrastive(torch.randn(4, 2), torch.zeros(4).long(), form="cos"), "form"),
         (lambda: amc.euclidean_contrastive(torch.randn(4, 2), torch.zeros(4).long(), margin=-1), "margin"),
         (lambda: amc.amc_pair_loss(torch.randn(4, 2), torch.randn(3, 2), torch.ones(4).bool()), "u and v"),
         (
-            lambda: amc.contrastive(torch.rand(4), torch.ones(4, 1).bool(), 0.5),
+            lambda: pairs.contrastive(torch.rand(4), torch.ones(4, 1).bool(), 0.5),
             r"same must be \(4,\) bool, got \(4, 1\)",
         ),
-        (lambda: amc.contrastive(torch.rand(4), torch.ones(4), 0.5), "float32"),
+        (lambda: pairs.contrastive(torch.rand(4), torch.ones(4), 0.5), "float32"),
         (lambda: amc.amc_pair_loss(*torch.randn(2, 4, 2), torch.ones(4, 1).bool()), "same must be"),
         (lambda: amc.euclidean_pair_loss(torch.randn(4, 2), torch.randn(1, 2), torch.ones(4).bool()), "xa and xb"),
         (lambda: amc.AmcLoss(small_cnn(), balance=float("nan")), "balance"),
-        (lambda: amc.pair_classes(torch.randn(4, 3), torch.tensor([0, 1, 2, 3])), r"\[0, 3\)"),
-        (lambda: amc.pair_classes(torch.randn(4, 3), torch.tensor([0, -1, 2, 2])), "-1"),
-        (lambda: amc.pair_classes(torch.randn(4, 3), torch.rand(4, 3)), "labels"),
-        (lambda: amc.pair_classes(torch.randn(4, 3), torch.zeros(4).long(), "guess"), "source"),
+        (lambda: pairs.pair_classes(torch.randn(4, 3), torch.tensor([0, 1, 2, 3])), r"\[0, 3\)"),
+        (lambda: pairs.pair_classes(torch.randn(4, 3), torch.tensor([0, -1, 2, 2])), "-1"),
+        (lambda: pairs.pair_classes(torch.randn(4, 3), torch.rand(4, 3)), "labels"),
+        (lambda: pairs.pair_classes(torch.randn(4, 3), torch.zeros(4).long(), "guess"), "source"),
         (lambda: amc.AmcLoss(small_cnn(), pair_labels="guess"), "pair_labels"),
         (lambda: amc.AmcLoss(small_cnn(), w_max=-1), "w_max"),
         (lambda: amc.AmcLoss(small_cnn(), margin=30), "margin"),
         (lambda: amc.AmcLoss(small_cnn(), reduction="none"), "reduction"),
-        (lambda: amc.AmcLoss(nn.Flatten()), "embed"),
+        (lambda: amc.AmcLoss(nn.Flatten()), r"embed.*adapters.gap_classifier\(net\)"),
+        (lambda: amc.AngularMarginContrastive(margin=30), "radians"),
+        (lambda: amc.AngularMarginContrastive(form="cos"), "form"),
+        (lambda: amc.EuclideanMarginContrastive(pairing=0), "pairing"),
+        (lambda: amc.EuclideanMarginContrastive(reduction="pairs"), "reduction must be one of mean, sum, none"),
+        (lambda: amc.angular_margin_contrastive(torch.full((1, 2), torch.nan), torch.zeros(1).long()), "finite"),
         (lambda: ramps.gaussian_ramp_up(-1), "epoch"),
         (lambda: ramps.gaussian_ramp_down(11, 10, 2), "epochs"),
     ],
@@ -197,7 +226,7 @@ def test_method_follows_algorithm_1():
     late = amc.AmcLoss(net, start_epoch=1)
     assert late.weight(Clock(0, 0, 300)) == 0, "the official code's epoch 0"
     assert late.weight(Clock(1, 0, 300)) == amc.AmcLoss(net).weight(Clock(1, 0, 300)) > 0
-    assert [m(net).options["margin"] for m in (amc.AmcLoss, amc.EuclideanContrastive)] == [0.5, 1.0]
+    assert [m(net).pair_loss.options["margin"] for m in (amc.AmcLoss, amc.EuclideanContrastive)] == [0.5, 1.0]
 
 
 class Given(nn.Module):

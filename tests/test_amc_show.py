@@ -74,5 +74,5 @@ def test_methods_and_nets_of_small_rows_can_be_built():
     row = by_name["amc/digits/amc_w100_true"]
     splits = row.data(preset="smoke", seed=0)
     method = row.method(row.net(splits))
-    assert method.w_max == 100 and method.pair_labels == "true" and method.options["margin"] == 0.5
+    assert method.w_max == 100 and method.pair_labels == "true" and method.pair_loss.options["margin"] == 0.5
     assert by_name["amc/digits/ce"].measures == row.measures

@@ -171,7 +171,7 @@ def test_parts_keep_what_they_own_beside_the_network():
         lambda: Combined(small_cnn(4, width=2, seed=0), (partial(Center, balance=0.5), AmcLoss)),
         lambda: Focused(patches(), AttentionPooling, partial(ReFF, penalty="energy"), ("body.0.1",)),
     )
-    for make, own, trained in zip(makes, ("parts.0.centers", "base.scores.score.weight"), (False, True)):
+    for make, own, trained in zip(makes, ("parts.0.spread.centers", "base.scores.score.weight"), (False, True)):
         method, b, copies = make(), batch(), []
         groups = [p for group in method.parameter_groups() for p in group["params"]]
         assert len({id(p) for p in groups}) == len(groups) == len(list(method.parameters()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -11,8 +10,9 @@ import torch.nn.functional as F
 
 from xai_course.data.batch import Batch
 from xai_course.maps import class_activation_map
+from xai_course.methods import centers, consistency
 from xai_course.methods import classic as C
-from xai_course.methods.base import CrossEntropy
+from xai_course.methods.base import CrossEntropy, classification_loss
 from xai_course.methods.hnc import HNC
 from xai_course.nets.convnets import small_cnn
 from xai_course.preset import Clock
@@ -111,20 +111,46 @@ def test_negative_entropy_is_between_its_bounds():
 
 
 def test_centers_move_as_printed():
-    centers, x, y = (
+    at, x, y = (
         torch.zeros(3, 2, dtype=D),
         torch.tensor([[2.0, 0], [4, 0], [0, 6]], dtype=D),
         torch.tensor([0, 0, 1]),
     )
-    assert C.center_loss(x, y, centers).item() == pytest.approx((4 + 16 + 36) / 6)
-    C.move_centers(centers, x, y, rate=0.5)
-    assert centers.tolist() == [[0.5 * 6 / 3, 0], [0, 0.5 * 6 / 2], [0, 0]]
+    assert centers.center_loss(x, y, at).item() == pytest.approx((4 + 16 + 36) / 6)
+    centers.move_centers(at, x, y, rate=0.5)
+    assert at.tolist() == [[0.5 * 6 / 3, 0], [0, 0.5 * 6 / 2], [0, 0]]
+
+
+def test_centers_move_in_train_mode_after_the_loss_and_rest_in_eval_mode():
+    criterion, x, y = centers.CenterLoss(3, 2), torch.tensor([[2.0, 0], [0, 6]]), torch.tensor([0, 1])
+    assert criterion(x, y) == (4 + 36) / 4  # from where they were
+    moved = criterion.centers.clone()
+    assert moved.tolist() == [[0.5, 0], [0, 1.5], [0, 0]]
+    assert criterion.eval()(x, y) == (1.5**2 + 4.5**2) / 4 and torch.equal(criterion.centers, moved)
+    fresh = centers.CenterLoss(3, 2)
+    fresh.load_state_dict(criterion.state_dict())
+    assert torch.equal(fresh.centers, moved)
 
 
 def test_gaussian_logits_are_squared_distances():
     g = torch.Generator().manual_seed(0)
     x, means = torch.randn(4, 3, dtype=D, generator=g), torch.randn(5, 3, dtype=D, generator=g)
-    torch.testing.assert_close(C.gaussian_logits(x, means), -0.5 * torch.cdist(x, means).square())
+    torch.testing.assert_close(centers.gaussian_logits(x, means), -0.5 * torch.cdist(x, means).square())
+    assert torch.autograd.gradgradcheck(centers.gaussian_logits, (x.requires_grad_(), means.requires_grad_()))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_gaussian_logits_are_distances_under_autocast_and_far_from_the_origin(half):
+    """The expanded product gives positive logits under bf16 autocast, and -8 for -0.003 at a length of 1000."""
+    g = torch.Generator().manual_seed(0)
+    means = 1000 + torch.randn(100, 8, generator=g)
+    x = means[:64] + 0.03 * torch.randn(64, 8, generator=g)
+    exact = -0.5 * (x.to(D)[:, None] - means.to(D)).square().sum(2)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        logits = centers.gaussian_logits(x, means)
+    assert logits.dtype == torch.float32 and (logits <= 0).all()
+    torch.testing.assert_close(logits.to(D), exact, rtol=1e-5, atol=0)
+    assert exact.max() > -0.01
 
 
 def test_large_margin_gaussian_without_margin_is_cross_entropy_of_distances():
@@ -158,9 +184,119 @@ def test_angular_margins_are_their_formulas(kind):
     assert maps.shape == (4, 8, 8) and maps.min() >= 0 and maps.max() <= 1 + 1e-6
 
 
+# --- criteria ---------------------------------------------------------------------------------------------------------
+
+FUNCTIONS = {  # criterion: (function, options)
+    C.FocalLoss: (C.focal_loss, {"gamma": 0.5, "weight": torch.tensor([1.0, 2, 3, 0.5, 1])}),
+    C.SigmoidFocalLoss: (C.sigmoid_focal_loss, {"gamma": 1.5, "weight": torch.tensor([1.0, 2, 3, 0.5, 1])}),
+    C.AnchorLoss: (C.anchor_loss, {"gamma": 0.7, "slack": 0.1}),
+    C.NegativeEntropy: (lambda logits, labels, reduction="mean": C.negative_entropy(logits, reduction), {}),
+    centers.CenterLoss: (
+        lambda x, labels, reduction="mean", **_: centers.center_loss(x, labels, torch.zeros(5, 5), reduction),
+        {"classes": 5, "size": 5},
+    ),
+}
+
+
+def called(criterion, scores, labels):
+    return criterion(scores) if isinstance(criterion, C.NegativeEntropy) else criterion(scores, labels)
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_a_criterion_is_its_function_and_reduces_over_images(kind):
+    function, options = FUNCTIONS[kind]
+    z, y = scores()
+    z = z.float()
+    each = torch.stack([function(z[i : i + 1], y[i : i + 1], **options) for i in range(6)])
+    for reduction, expected in (("none", each), ("sum", each.sum()), ("mean", each.mean())):
+        criterion = kind(**options, reduction=reduction).eval()
+        assert torch.equal(called(criterion, z, y), function(z, y, **options, reduction=reduction))
+        torch.testing.assert_close(called(criterion, z, y), expected)
+    assert torch.equal(called(kind(**options).eval(), z, y), function(z, y, **options))
+    with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'max'"):
+        called(kind(**options, reduction="max"), z, y)
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_criteria_are_finite_for_half_precision_and_for_no_images(kind):
+    options = FUNCTIONS[kind][1]
+    z, y = scores()
+    half = called(kind(**options).eval(), 100 * z.half(), y)  # 300 squared overflows float16
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, called(kind(**options).eval(), (100 * z.half()).float(), y))
+    empty = z[:0].float().requires_grad_()
+    nothing = called(kind(**options), empty, y[:0])
+    nothing.backward()
+    assert nothing == 0 and empty.grad.shape == (0, 5)
+
+
+@pytest.mark.parametrize("kind", [k for k in FUNCTIONS if k is not C.NegativeEntropy])
+@pytest.mark.parametrize("label", [-1, 5])
+def test_labels_out_of_range_are_refused(kind, label):
+    with pytest.raises(ValueError, match=rf"labels must lie in \[0, 5\), got {min(label, 0)} to {max(label, 0)}"):
+        kind(**FUNCTIONS[kind][1])(torch.zeros(2, 5), torch.tensor([0, label]))
+
+
+def test_class_weights_follow_the_method_to_its_device():
+    """A weight inside a partial stays on the CPU, where ``weight[labels]`` of an accelerator's labels crashes."""
+    weight = C.class_balanced_weights(torch.tensor([10, 20, 30, 40]))
+    method = C.LogitLoss(net(), C.FocalLoss(weight=weight)).to("meta")
+    assert {tensor.device.type for tensor in (*method.parameters(), *method.buffers())} == {"meta"}
+    assert method.loss.weight.is_meta and "loss.weight" not in method.state_dict()
+
+
+def test_torchvisions_sigmoid_focal_loss_loses_its_gradient_where_ours_keeps_it():
+    from torchvision.ops import sigmoid_focal_loss
+
+    logits = torch.tensor([[20.0, -20.0], [0.0, 0.0]], requires_grad=True)
+    theirs = sigmoid_focal_loss(logits, torch.tensor([[1.0, 0.0]] * 2), alpha=-1, gamma=0.5).sum(1).mean()
+    ours = C.SigmoidFocalLoss(0.5)(logits, torch.tensor([0, 0]))
+    torch.testing.assert_close(ours, theirs)
+    assert torch.autograd.grad(theirs, logits)[0].isnan().any()
+    assert torch.autograd.grad(ours, logits)[0].isfinite().all()
+
+
+def test_large_margin_gaussian_criterion_is_what_its_method_trains_with():
+    batch, method = batch_of(), C.LargeMarginGaussian(net(), margin=0.3, balance=0.5).eval()
+    terms = next(method.losses(batch, Clock()))
+    x, means = method.net.embed(batch.images), method.net.head.weight
+    assert torch.equal(centers.LargeMarginGaussianLoss(0.3, 0.5)(x, means, batch.labels), terms["total"])
+    each = centers.LargeMarginGaussianLoss(0.3, 0.5, reduction="none")(x, means, batch.labels)
+    torch.testing.assert_close(each.mean(), terms["total"])
+    d = 0.5 * torch.cdist(x, means).square()
+    own = d.gather(1, batch.labels[:, None])[:, 0]
+    others = torch.where(torch.nn.functional.one_hot(batch.labels, 4) > 0, torch.inf, d)
+    expected = torch.cat([-others, -1.3 * own[:, None]], 1).logsumexp(1) + 1.3 * own + 0.5 * own
+    torch.testing.assert_close(each, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 4\)"):
+        centers.LargeMarginGaussianLoss()(x, means, batch.labels - 4)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 2, 5), (3, 2, 5)])
+def test_attention_consistency_of_each_image(shape):
+    g = torch.Generator().manual_seed(0)
+    plain, flipped = torch.randn(shape, generator=g), torch.randn(shape, generator=g)
+    each = torch.stack([F.mse_loss(b, a.flip(-1)) for a, b in zip(plain, flipped)])
+    for reduction, expected in (("none", each), ("sum", each.sum()), ("mean", each.mean())):
+        torch.testing.assert_close(consistency.AttentionConsistencyLoss(reduction)(plain, flipped), expected)
+    assert consistency.attention_consistency(plain, plain.flip(-1)) == 0
+    for wrong in ((plain[:0], plain[:0]), (plain[:, :1], plain), (plain[..., 0, 0], plain[..., 0, 0])):
+        with pytest.raises(ValueError, match="maps and flipped_maps must both be"):
+            consistency.attention_consistency(*wrong)
+
+
+def test_classification_loss_refuses_what_has_no_mean_or_no_smoothing():
+    with pytest.raises(ValueError, match=r"at least one image, got \(0, 4\)"):
+        classification_loss(torch.zeros(0, 4), torch.zeros(0).long())
+    with pytest.raises(ValueError, match="label_smoothing must be 0 for labels"):
+        classification_loss(torch.zeros(2, 4), torch.zeros(2, 4), 0.1)
+
+
+# --- methods ----------------------------------------------------------------------------------------------------------
+
 METHODS = {
     "focal": lambda n: C.LogitLoss(n, C.focal_loss),
-    "cb_focal": lambda n: C.LogitLoss(n, partial(C.focal_loss, weight=C.class_balanced_weights(torch.full((4,), 9)))),
+    "cb_focal": lambda n: C.LogitLoss(n, C.FocalLoss(weight=C.class_balanced_weights(torch.full((4,), 9)))),
     "anchor": lambda n: C.LogitLoss(n, C.anchor_loss, warm_up=5),
     "confidence": C.ConfidencePenalty,
     "center": C.Center,
@@ -203,18 +339,17 @@ def test_consistency_compares_with_the_mirrored_map():
 
 
 def test_center_pulls_the_features_to_where_the_centres_were():
-    batch, method = batch_of(), C.Center(net(), balance=0.5).eval()
-    method.centers.normal_(generator=torch.Generator().manual_seed(0))
-    terms, before = next(method.losses(batch, Clock())), method.centers.clone()
+    batch, method = batch_of(), C.Center(net(), balance=0.5)
+    at = method.spread.centers.normal_(generator=torch.Generator().manual_seed(0)).clone()
+    terms, after = next(method.losses(batch, Clock())), method.spread.centers.clone()
     weight = method.net.body[0][0].weight
     (found,) = torch.autograd.grad(terms["center"], weight)
-    method.centers.normal_(generator=torch.Generator().manual_seed(0))
     x = method.net.embed(batch.images)
-    (expected,) = torch.autograd.grad(C.center_loss(x, batch.labels, method.centers), weight)
+    (expected,) = torch.autograd.grad(centers.center_loss(x, batch.labels, at), weight)
     torch.testing.assert_close(found, expected)
     assert found.abs().sum() > 0
-    C.move_centers(method.centers, x.detach(), batch.labels)
-    torch.testing.assert_close(before, method.centers)
+    centers.move_centers(at, x.detach(), batch.labels)
+    torch.testing.assert_close(after, at)
 
 
 def test_consistency_term_leaves_the_head_alone():

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from xai_course.data.batch import ArrayData, Batch
+from xai_course.data.batch import ArrayData, Batch, positive_rate
 from xai_course.maps import class_activation_map
 from xai_course.measure.sanity import lambda_zero_equals_baseline
 from xai_course.methods import hnc as H
+from xai_course.methods import negatives as N
 from xai_course.methods.base import CrossEntropy
 from xai_course.nets.convnets import GapClassifier, small_cnn
 from xai_course.preset import Clock
@@ -45,7 +46,7 @@ def close(a, b, atol):
 # 1
 def test_map_mean_is_the_logit():
     features, weight, bias, logits = problem()
-    maps = H.gathered_maps(features, weight, bias, torch.arange(6).repeat(3, 1))
+    maps = N.gathered_maps(features, weight, bias, torch.arange(6).repeat(3, 1))
     close(maps.mean(dim=(2, 3)), logits, 1e-12)
 
 
@@ -189,11 +190,11 @@ def test_a_smaller_penalty_can_have_the_larger_peak():
 ])  # fmt: skip
 def test_all_routes_equal_the_full_maps_in_value_and_gradient(shape, k, way, bias):
     batch, n, c, h, w = shape
-    assert H.route(batch, n, c, h * w, k) == way
+    assert N.route(batch, n, c, h * w, k) == way
     leaves = problem(*shape)[:3]
     leaves = leaves if bias else (*leaves[:2], None)
     classes = torch.rand(batch, n).topk(k).indices
-    mine = H.gathered_maps(*leaves, classes)
+    mine = N.gathered_maps(*leaves, classes)
     slow = class_activation_map(*leaves).take_along_dim(classes[:, :, None, None], 1)
     close(mine, slow, 1e-12)
     wanted = [t for t in leaves if t is not None]
@@ -207,17 +208,17 @@ def test_maps_are_computed_outside_autocast(shape, k):
     leaves = [t.detach().float() for t in problem(*shape)[:3]]
     classes = torch.rand(shape[:2]).topk(k).indices
     with torch.autocast("cpu", torch.bfloat16):
-        inside = H.gathered_maps(*leaves, classes)
-    assert torch.equal(inside, H.gathered_maps(*leaves, classes))
+        inside = N.gathered_maps(*leaves, classes)
+    assert torch.equal(inside, N.gathered_maps(*leaves, classes))
 
 
 def test_route_switches_at_the_memory_crossover():
     crossover = 1000 * 49 // 2048
     assert crossover == 23
-    assert H.route(32, 1000, 2048, 49, crossover) == "gather" and H.route(32, 1000, 2048, 49, crossover + 1) == "chunk"
-    assert H.route(32, 1000, 2048, 49, 400) == "full"
+    assert N.route(32, 1000, 2048, 49, crossover) == "gather" and N.route(32, 1000, 2048, 49, crossover + 1) == "chunk"
+    assert N.route(32, 1000, 2048, 49, 400) == "full"
     for k in (24, 50, 100, 200, 333):  # copied weights of one chunk never exceed all n maps
-        assert H.chunk_size(32, 1000, 2048, 49, k) * k * 2048 <= 32 * 1000 * 49
+        assert N.chunk_size(32, 1000, 2048, 49, k) * k * 2048 <= 32 * 1000 * 49
 
 
 # 12
@@ -226,7 +227,7 @@ def test_route_switches_at_the_memory_crossover():
 def test_labels_are_never_selected(batch, n, k, seed):
     g = torch.Generator().manual_seed(seed)
     logits, labels = torch.randn(batch, n, generator=g) - 5, torch.randint(n, (batch,), generator=g)
-    index, valid = H.topk_negatives(logits, labels, k)
+    index, valid = N.topk_negatives(logits, labels, k)
     assert index.shape == (batch, min(k, n - 1)) and valid.all() and (index != labels[:, None]).all()
     for row, label, chosen in zip(logits, labels, index):
         others = sorted((float(s), i) for i, s in enumerate(row) if i != label)[::-1]
@@ -234,22 +235,22 @@ def test_labels_are_never_selected(batch, n, k, seed):
 
 
 def test_ties_give_exactly_k():
-    assert H.topk_negatives(torch.zeros(1, 6), torch.tensor([2]), 2)[0].shape == (1, 2)
+    assert N.topk_negatives(torch.zeros(1, 6), torch.tensor([2]), 2)[0].shape == (1, 2)
 
 
 def test_multi_label_positives_are_never_counted():
     logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     positives = torch.tensor([[1, 1, 0, 0, 0], [0, 1, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]])
-    index, valid = H.topk_negatives(logits, positives, 3)
+    index, valid = N.topk_negatives(logits, positives, 3)
     assert valid.sum(1).tolist() == [3, 2, 0, 3]
     assert not positives.gather(1, index)[valid].any()
 
 
 def test_image_without_negatives_costs_nothing():
     features, weight, bias, logits = problem()
-    index, valid = H.topk_negatives(logits, torch.ones(3, 6), 2)
-    for name, reduction in ((n, r) for n in H.PENALTIES for r in H.REDUCTIONS):
-        maps = H.gathered_maps(features, weight, bias, index)
+    index, valid = N.topk_negatives(logits, torch.ones(3, 6), 2)
+    for name, reduction in ((n, r) for n in H.PENALTIES for r in H.OVER_CLASSES):
+        maps = N.gathered_maps(features, weight, bias, index)
         loss = H.reduce_classes(H.PENALTIES[name](maps), valid, reduction_k=reduction)
         assert loss == 0
         assert all((g == 0).all() for g in torch.autograd.grad(loss, (features, weight, bias)))
@@ -347,7 +348,7 @@ def test_the_penalty_reaches_features_and_classifier(penalty):
     method, batch = H.HNC(net().double(), penalty, keep_top=3, target=0.7), batch_of(torch.tensor([0, 1, 3]))
     features, head = method.net.features(batch.images.double()), method.net.head
     logits = head(features.mean(dim=(2, 3)))
-    found = method.homogeneity(features, logits, batch.labels)
+    found = method.homogeneity(features, head.weight, head.bias, batch.labels, logits)
     maps = class_activation_map(features, head.weight, head.bias)
     alpha = (0.7,) if penalty in ("mse", "logit") else ()
     each = H.PENALTIES[penalty](maps, *alpha)  # keep_top = 3 of 4 classes: all but the label
@@ -367,7 +368,7 @@ def test_weight_zero_is_cross_entropy_bit_for_bit(penalty):
 
 def test_equation_9_uses_equation_8():
     labels = torch.tensor([[1.0, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
-    rate = H.positive_rate(ArrayData(torch.zeros(3, 1, 8, 8), labels))
+    rate = positive_rate(ArrayData(torch.zeros(3, 1, 8, 8), labels))
     close(rate, torch.tensor([2 / 3, 1 / 3, 1 / 3, 2 / 3]), 1e-6)
     method, batch = H.HNC(net(), "kd", 0.1, keep_top=3, positive_rate=rate), batch_of(labels)
     terms = next(method.losses(batch, Clock()))
@@ -376,8 +377,58 @@ def test_equation_9_uses_equation_8():
     assert terms["classification"].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_default_k_is_a_tenth_of_the_classes():
-    assert [H.HNC(net(n)).keep_top for n in (4, 10, 100)] == [1, 1, 10]
+@pytest.mark.parametrize(("n", "k"), [(4, 1), (10, 1), (30, 3)])
+def test_default_k_is_a_tenth_of_the_classes(n, k):
+    features, weight, bias, _ = problem(n=n)
+    labels = torch.tensor([0, 3, 2])
+    default, explicit, more = (
+        H.HomogeneousNegativeMaps(keep_top=top)(features, weight, bias, labels) for top in (None, k, k + 1)
+    )
+    assert default == explicit != more
+
+
+@pytest.mark.parametrize("multi", [False, True])
+@pytest.mark.parametrize("penalty", H.PENALTIES)
+def test_criterion_function_and_method_give_the_same_bits(penalty, multi):
+    labels = torch.tensor([[1.0, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]) if multi else torch.tensor([0, 1, 3])
+    method, batch = H.HNC(net(), penalty, keep_top=2, target=0.3, reduction_k="sum"), batch_of(labels)
+    features, head = method.net.features(batch.images), method.net.head
+    options = {"penalty": penalty, "keep_top": 2, "target": 0.3, "reduction_k": "sum"}
+    index, valid = N.topk_negatives(head(features.mean(dim=(2, 3))), labels, 2)
+    maps = N.gathered_maps(features, head.weight, head.bias, index)
+    values = H.PENALTIES[penalty](maps, *([0.3] if penalty in H.TARGETED else []))
+    each = values.where(valid, 0).sum(1)
+    for reduction, expected in (("mean", each.sum() / 3), ("sum", each.sum()), ("none", each)):
+        criterion = H.HomogeneousNegativeMaps(**options, reduction=reduction)
+        made = criterion(features, head.weight, head.bias, labels)
+        assert torch.equal(made, expected)
+        function = H.homogeneous_negative_maps(features, head.weight, head.bias, labels, **options, reduction=reduction)
+        assert torch.equal(made, function)
+    trained = next(method.losses(batch, Clock()))["hnc"]
+    assert torch.equal(trained, each.sum() / 3) and trained > 0
+
+
+def test_logits_at_hand_choose_the_classes():
+    features, weight, bias, logits = problem()
+    loss, labels = H.HomogeneousNegativeMaps(keep_top=2), torch.tensor([0, 3, 2])
+    assert torch.equal(loss(features, weight, bias, labels), loss(features, weight, bias, labels, logits))
+    assert not torch.equal(loss(features, weight, bias, labels), loss(features, weight, bias, labels, -logits))
+
+
+def test_weighted_cross_entropy_by_image():
+    g = torch.Generator().manual_seed(0)
+    logits, targets, rate = torch.randn(4, 5, generator=g), torch.eye(5)[:4], torch.rand(5, generator=g)
+    each = [H.weighted_sigmoid_cross_entropy(z[None], y[None], rate) for z, y in zip(logits, targets)]
+    for reduction, expected in (("none", torch.stack(each)), ("sum", sum(each)), ("mean", sum(each) / 4)):
+        criterion = H.WeightedSigmoidCrossEntropy(rate, reduction)
+        torch.testing.assert_close(criterion(logits, targets), expected)
+    assert not criterion.state_dict() and criterion.to(torch.float64).positive_rate.dtype == torch.float64
+
+
+def test_weighted_cross_entropy_rounds_no_weight_to_half_precision():
+    logits, targets, rate = torch.zeros(1, 1), torch.ones(1, 1), torch.full((1,), 0.3)
+    half = H.weighted_sigmoid_cross_entropy(logits.bfloat16(), targets, rate)
+    assert torch.equal(half, H.weighted_sigmoid_cross_entropy(logits, targets, rate))
 
 
 def test_bf16_autocast_keeps_the_penalty_in_float32():
@@ -420,7 +471,7 @@ def test_networks_that_are_not_gap_and_linear_are_refused():
 def test_every_route_checks_its_input(shape, k, way):
     features, weight, bias = problem(*shape)[:3]
     classes = torch.zeros(shape[0], k, dtype=torch.long)
-    assert H.route(*shape[:3], shape[3] * shape[4], k) == way
+    assert N.route(*shape[:3], shape[3] * shape[4], k) == way
     for changed, message in (
         ({"classes": classes - 1}, r"classes must lie in \[0, "),
         ({"classes": classes + shape[1]}, r"classes must lie in \[0, "),
@@ -431,7 +482,7 @@ def test_every_route_checks_its_input(shape, k, way):
         ({"features": features[:0], "classes": classes[:0]}, "empty"),
     ):
         with pytest.raises(ValueError, match=message):
-            H.gathered_maps(**{"features": features, "weight": weight, "bias": bias, "classes": classes, **changed})
+            N.gathered_maps(**{"features": features, "weight": weight, "bias": bias, "classes": classes, **changed})
 
 
 def test_penalties_widen_half_precision():
@@ -442,14 +493,19 @@ def test_penalties_widen_half_precision():
 
 
 @pytest.mark.parametrize("call", [
-    lambda: H.topk_negatives(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 0),
-    lambda: H.topk_negatives(torch.zeros(2, 3), torch.zeros(2, 4), 1),
-    lambda: H.topk_negatives(torch.zeros(3), torch.zeros(2, dtype=torch.long), 1),
+    lambda: N.topk_negatives(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 0),
+    lambda: N.topk_negatives(torch.zeros(2, 3), torch.zeros(2, 4), 1),
+    lambda: N.topk_negatives(torch.zeros(3), torch.zeros(2, dtype=torch.long), 1),
     lambda: H.reduce_classes(torch.zeros(2, 3), reduction_k="max"),
     lambda: H.reduce_classes(torch.zeros(2, 3), torch.ones(2, 2, dtype=torch.bool), reduction_k="sum"),
     lambda: H.weighted_sigmoid_cross_entropy(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2)),
     lambda: H.weighted_sigmoid_cross_entropy(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([0.5, 1.1])),
     lambda: H.weighted_sigmoid_cross_entropy(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([0.5, math.nan])),
+    lambda: N.topk_negatives(torch.zeros(2, 3), torch.tensor([0, -1]), 1),
+    lambda: N.topk_negatives(torch.zeros(2, 3), torch.tensor([0, 3]), 1),
+    lambda: N.topk_negatives(torch.zeros(2, 3), torch.tensor([0, 1], dtype=torch.int32), 1),
+    lambda: H.HomogeneousNegativeMaps(reduction="max"),
+    lambda: H.HomogeneousNegativeMaps()(torch.zeros(0, 2, 3, 3), torch.zeros(4, 2), None, torch.zeros(0).long()),
     lambda: H.HNC(net(), "l1"),
     lambda: H.HNC(net(), balance=-1.0),
     lambda: H.HNC(net(), balance=float("nan")),
@@ -464,6 +520,6 @@ def test_bad_input(call):
 
 def test_empty_and_single_class_inputs_are_zero_not_nan():
     assert H.hnc_kd(torch.zeros(0, 2, 3, 3), reduction_k="mean") == 0
-    index, valid = H.topk_negatives(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long), 3)
+    index, valid = N.topk_negatives(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long), 3)
     assert index.shape == valid.shape == (2, 0)
     assert H.hnc_mse(torch.zeros(2, 0, 3, 3), valid, reduction_k="mean") == 0

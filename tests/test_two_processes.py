@@ -20,11 +20,12 @@ import torch
 from torch import nn
 
 from xai_course.data.batch import ArrayData
-from xai_course.methods.amc import AmcLoss, pair_up
+from xai_course.methods.amc import AmcLoss
 from xai_course.methods.base import CrossEntropy
 from xai_course.methods.erasing import Erasing
 from xai_course.methods.hnc import HNC
 from xai_course.methods.minmax import MinMax, scaled
+from xai_course.methods.pairs import pair_up
 from xai_course.methods.patch_heads import LossAttention
 from xai_course.methods.reff import ReFF
 from xai_course.nets.convnets import GapClassifier

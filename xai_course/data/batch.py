@@ -122,6 +122,17 @@ def batches(data: Dataset, size: int = 256, device: torch.device | str = "cpu") 
         yield data.__getitems__(range(start, min(start + size, len(data)))).to(device)
 
 
+def positive_rate(data: Dataset, size: int = 1024) -> Tensor:
+    """The share ``[K]`` of images of a multi-label data set that show each class.
+
+    Example:
+        >>> labels = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+        >>> positive_rate(ArrayData(torch.zeros(2, 1, 4, 4), labels))
+        tensor([1.0000, 0.5000])
+    """
+    return torch.cat([batch.labels for batch in batches(data, size)]).mean(dim=0)
+
+
 def fingerprint(*parts: object) -> str:
     """Sixteen hex digits that change when any part does; tensors and bytes by content, the rest by ``repr``.
 

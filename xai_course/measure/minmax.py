@@ -127,7 +127,7 @@ def mined(
             for t in range(depth + 1):
                 mask, trust = next(steps, (None, None))
                 if mask is not None and trust is not None:  # else the recursion ended early: nothing more is found
-                    union = union | (thresholded(mask[:, 0]) & ((trust > 0) | (t == 0)).view(-1, 1, 1))
+                    union = union | (thresholded(mask[:, 0], 0.5, "absolute") & ((trust > 0) | (t == 0)).view(-1, 1, 1))
                 sums[f"accepted_{t}"] += 0 if trust is None else int((trust > 0).sum())
                 sums[f"f1_plus_{t}"] += float(f1_foreground(union, batch.masks).sum())
                 sums[f"f1_minus_{t}"] += float(f1_background(union, batch.masks).sum())

@@ -1,24 +1,18 @@
 r"""AMC-Loss: cross-entropy plus a contrastive term measured in angles (Choi, Som and Turaga, 2020, arXiv:2004.09805).
 
-In the paper's order: the angle, the hinge that Eq. 1 and 2 share, the pair labels (Eq. 3), the half-batch pairing
-(Algorithm 1), and last the thin `Method` classes. Every function works alone in anybody's training loop.
+In the paper's order: the angle, the loss of a pair (Eq. 1 and 2), the loss of a batch (Algorithm 1), the criteria, and
+last the methods. Which rows pair up, which classes they have, and how a method trains with pairs, is in `pairs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
-from functools import partial
-from math import isfinite, pi
+from math import pi
 
 import torch
 from torch import Tensor
 
-from ..data.batch import Batch
-from ..preset import Clock, gaussian_ramp_up
-from .base import Losses, Method, classification_loss
-
-SHORTEST = 1e-6  # a shorter feature vector has no direction worth normalising: its gradient would grow as 1 / length
+from .base import Criterion, full_precision
+from .pairs import SHORTEST, PairMethod, contrastive, pair_up, reduced_pairs, upper_triangle
 
 
 def unit_rows(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,9 +23,15 @@ def unit_rows(features: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         ``z [n, p]`` and ``dead [n]`` bool. A row with :math:`\|x_i\| < 10^{-6}` has no direction: it is dead, its ``z``
-        is exactly 0 and so is the gradient it gets.
+        is exactly 0 and so is the gradient it gets. A row too long to be squared (1.8e19 in float32) becomes NaN.
+
+    Example:
+        >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        (tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]]), tensor([False,  True]))
     """
     squares = features.square().sum(dim=1, keepdim=True)
+    squares = squares.masked_fill(squares.isinf(), torch.nan)  # else 1 / inf would make a finite row zero, silently
     dead = squares < SHORTEST**2
     if _any(dead):
         squares = squares.masked_fill(dead, torch.inf)
@@ -60,6 +60,11 @@ def angle(u: Tensor, v: Tensor, *, form: str = "atan2", clip: float = 1e-7) -> T
 
     Raises:
         ValueError: different shapes or an unknown form.
+
+    Example:
+        >>> u, v = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> angle(u, v), angle(u, v, form="arccos", clip=1e-5)
+        (tensor([1.5708, 0.0000]), tensor([1.5708, 0.0045]))
     """
     if u.shape != v.shape or u.ndim != 2:
         raise ValueError(f"u and v must both be [P, p], got {tuple(u.shape)} and {tuple(v.shape)}")
@@ -75,25 +80,7 @@ def _clipped_arccos(cosine: Tensor, clip: float) -> Tensor:
     return torch.acos(cosine.clamp(-1 + clip, 1 - clip) if clip else cosine)
 
 
-def contrastive(distance: Tensor, same: Tensor, margin: float) -> Tensor:
-    r"""What Eq. 1 and Eq. 2 share: :math:`d^2` for a same-class pair, :math:`\max(0, m - d)^2` for any other.
-
-    Args:
-        distance: ``[P]``, non-negative.
-        same: ``[P]`` bool, the paper's :math:`S_{ij}`.
-        margin: :math:`m > 0` in the unit of ``distance``.
-
-    Returns:
-        ``[P]``, non-negative; exactly 0 for different classes at ``distance >= margin``.
-
-    Raises:
-        ValueError: shapes that differ (they would broadcast to P x P pairs), ``same`` not bool, or margin <= 0.
-    """
-    if same.shape != distance.shape or same.dtype != torch.bool:
-        raise ValueError(f"same must be {tuple(distance.shape)} bool, got {tuple(same.shape)} {same.dtype}")
-    if not margin > 0:
-        raise ValueError(f"margin must be positive, got {margin}")
-    return torch.where(same, distance, (margin - distance).clamp_min(0)).square()
+# --- the loss of a pair -----------------------------------------------------------------------------------------------
 
 
 def amc_pair_loss(za: Tensor, zb: Tensor, same: Tensor, margin: float = 0.5) -> Tensor:
@@ -106,16 +93,33 @@ def amc_pair_loss(za: Tensor, zb: Tensor, same: Tensor, margin: float = 0.5) -> 
 
     Returns:
         ``[P]``, in :math:`[0, \pi^2]` for same-class pairs and :math:`[0, m_g^2]` for the others.
+
+    Raises:
+        ValueError: a margin that is no angle, or shapes that differ.
+
+    Example:
+        >>> za, zb = torch.tensor([[1.0, 0.0]] * 3), torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+        >>> amc_pair_loss(za, zb, torch.tensor([True, False, False]))  # a right angle, twice; no angle at all
+        tensor([2.4674, 0.0000, 0.2500])
     """
+    _check_angle(margin)
+    return contrastive(angle(za, zb), same, margin)
+
+
+def _check_angle(margin: float) -> None:
     if not 0 < margin <= pi:
         raise ValueError(f"margin must be an angle in (0, pi] radians, got {margin}")
-    return contrastive(angle(za, zb), same, margin)
 
 
 def euclidean_pair_loss(xa: Tensor, xb: Tensor, same: Tensor, margin: float = 1.0) -> Tensor:
     r"""Euclidean contrastive loss of each pair (Eq. 1) on the raw features, with :math:`m_e` = ``margin``. ``[P]``.
 
     The distance is the root of the *sum* of squares, as printed; where two rows coincide its gradient is taken as 0.
+
+    Example:
+        >>> xa, xb = torch.zeros(2, 2), torch.tensor([[3.0, 4.0], [0.3, 0.4]])
+        >>> euclidean_pair_loss(xa, xb, torch.tensor([True, False]))
+        tensor([25.0000,  0.2500])
     """
     return contrastive(_euclidean_distance(xa, xb), same, margin)
 
@@ -126,63 +130,7 @@ def _euclidean_distance(xa: Tensor, xb: Tensor) -> Tensor:
     return torch.linalg.vector_norm(xa - xb, dim=1)
 
 
-def pair_classes(logits: Tensor, labels: Tensor, source: str = "pred") -> Tensor:
-    r"""The class of each image that Eq. 3 compares, :math:`\tilde y_i = \arg\max_k [f_i]_k`, without a gradient.
-
-    Args:
-        logits: ``[n, K]`` of the same forward pass.
-        labels: ``[n]`` int64 in [0, K).
-        source: ``"pred"`` (the paper and its training script) or ``"true"`` (the labels themselves).
-
-    Returns:
-        ``[n]`` int64.
-
-    Raises:
-        ValueError: wrong shapes, unknown source, or (checked on the CPU only) a label outside [0, K).
-    """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype != torch.int64:
-        raise ValueError(
-            f"logits must be [n, K] and labels [n] int64, "
-            f"got {tuple(logits.shape)} and {tuple(labels.shape)} {labels.dtype}"
-        )
-    if source not in ("pred", "true"):
-        raise ValueError(f"source must be 'pred' or 'true', got {source!r}")
-    if (
-        labels.device.type == "cpu"
-        and len(labels)
-        and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]
-    ):
-        raise ValueError(f"labels must lie in [0, {logits.shape[1]}), got {int(labels.min())}..{int(labels.max())}")
-    return labels if source == "true" else logits.detach().argmax(dim=1)
-
-
-def pair_up(rows: Tensor, pairing: str | int = "halves") -> tuple[Tensor, Tensor]:
-    r"""Left and right members of the pairs of a shuffled batch; the same call pairs features, classes and masks alike.
-
-    Args:
-        rows: ``[n, ...]``.
-        pairing: ``"halves"``: row i with row i + n//2, n//2 pairs, an odd last row is dropped (Sec. 3.1, Algorithm 1).
-            ``"all"``: every unordered pair once, n(n-1)/2. An int r: row i with row i + s mod n for s = 1..r, r n
-            pairs; r is cut to (n-1)//2, from where on pairs would repeat (so the pairs i, i + n/2 of an even n never
-            occur).
-
-    Returns:
-        Two tensors ``[P, ...]``.
-
-    Raises:
-        ValueError: unknown pairing.
-    """
-    n = len(rows)
-    if pairing == "halves":
-        return rows.split(n // 2)[:2] if n > 1 else (rows[:0], rows[:0])  # split: one backward, not one per slice
-    if pairing == "all":
-        i, j = torch.triu_indices(n, n, offset=1, device=rows.device)
-        return rows[i], rows[j]
-    if isinstance(pairing, int) and pairing >= 1:
-        shifts = range(1, 1 + min(pairing, max(0, n - 1) // 2))
-        left = rows.repeat(len(shifts), *[1] * (rows.ndim - 1))
-        return left, torch.cat([rows[:0]] + [rows.roll(-s, 0) for s in shifts])
-    raise ValueError(f"pairing must be 'halves', 'all' or a positive int, got {pairing!r}")
+# --- the loss of a batch ----------------------------------------------------------------------------------------------
 
 
 def angular_margin_contrastive(
@@ -191,9 +139,9 @@ def angular_margin_contrastive(
     *,
     margin: float = 0.5,
     pairing: str | int = "halves",
-    reduction: str = "pairs",
     form: str = "atan2",
     clip: float = 1e-7,
+    reduction: str = "mean",
 ) -> Tensor:
     r"""AMC-Loss of a batch: Eq. 2 over the pairs of Algorithm 1.
 
@@ -204,24 +152,30 @@ def angular_margin_contrastive(
         classes: ``[n]`` integer, from `pair_classes`.
         margin: :math:`m_g` in radians.
         pairing: see `pair_up`. ``"all"`` is one matrix product, which has no accurate small-angle form: clipped arccos.
-        reduction: ``"pairs"`` mean over the pairs (official code); ``"batch"`` sum divided by n (Algorithm 1 as
-            printed, half as large); ``"none"`` the pairs themselves ``[P]``.
         form, clip: see `angle`.
+        reduction: over the pairs, see `reduced_pairs`; ``"batch"`` is Algorithm 1 as printed.
 
     Returns:
         Scalar, float32 or float64. A pair with a dead row (see `unit_rows`) counts as 0; n < 2 gives 0, with a graph.
 
     Raises:
-        ValueError: wrong shapes or arguments, or (checked on the CPU only: elsewhere the host would wait) NaN features.
+        ValueError: wrong shapes or arguments, or (checked on the CPU only: elsewhere the host would wait) features that
+            are NaN or too long to be squared.
+
+    Example:
+        >>> features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 5.0], [0.0, 2.0]])
+        >>> angular_margin_contrastive(features, torch.tensor([0, 0, 0, 1]))  # (pi/2)**2 and 0.5**2, two pairs
+        tensor(1.3587)
     """
-    if not 0 < margin <= pi:
-        raise ValueError(f"margin must be an angle in (0, pi] radians, got {margin}")
-    with _full_precision(features):
+    _check_angle(margin)
+    with full_precision(features):
         z, dead = unit_rows(_checked(features, classes))
-        between = partial(angle, form=form, clip=clip)
-        return _over_pairs(
-            z, dead, classes, between, lambda z: _clipped_arccos(z @ z.T, clip), margin, pairing, reduction
-        )
+        if pairing == "all":
+            distance = upper_triangle(_clipped_arccos(z @ z.T, clip))
+        else:
+            distance = angle(*pair_up(z, pairing), form=form, clip=clip)
+        losses = contrastive(distance, torch.eq(*pair_up(classes, pairing)), margin)
+        return reduced_pairs(_alive(losses, dead, pairing), z, reduction)
 
 
 def euclidean_contrastive(
@@ -230,25 +184,29 @@ def euclidean_contrastive(
     *,
     margin: float = 1.0,
     pairing: str | int = "halves",
-    reduction: str = "pairs",
     normalised: bool = False,
+    reduction: str = "mean",
 ) -> Tensor:
     r"""The paper's ``+Euclid`` baseline: Eq. 1 over the same pairs, with the same reduction, as the angular loss.
 
     Args:
         normalised: measure between the unit rows z instead of x; then ``margin`` is a chord, and :math:`2\sin(m_g/2)`
             matches the angle :math:`m_g`. All else as in `angular_margin_contrastive`.
+
+    Example:
+        >>> features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 5.0], [0.0, 2.0]])
+        >>> [euclidean_contrastive(features, torch.tensor([0, 0, 0, 1]), normalised=n).item() for n in (False, True)]
+        [13.0, 1.5]
     """
-    with _full_precision(features):
-        rows = _checked(features, classes)
-        rows, dead = unit_rows(rows) if normalised else (rows, torch.zeros_like(classes, dtype=torch.bool))
-        table = partial(torch.cdist, compute_mode="donot_use_mm_for_euclid_dist")
-        return _over_pairs(rows, dead, classes, _euclidean_distance, lambda x: table(x, x), margin, pairing, reduction)
-
-
-def _full_precision(features: Tensor):
-    kind = features.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    with full_precision(features):
+        x = _checked(features, classes)
+        x, dead = unit_rows(x) if normalised else (x, torch.zeros_like(classes, dtype=torch.bool))
+        if pairing == "all":
+            distance = upper_triangle(torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist"))
+        else:
+            distance = _euclidean_distance(*pair_up(x, pairing))
+        losses = contrastive(distance, torch.eq(*pair_up(classes, pairing)), margin)
+        return reduced_pairs(_alive(losses, dead, pairing), x, reduction)
 
 
 def _checked(features: Tensor, classes: Tensor) -> Tensor:
@@ -260,120 +218,92 @@ def _checked(features: Tensor, classes: Tensor) -> Tensor:
     return features if features.dtype == torch.float64 else features.float()
 
 
-def _over_pairs(rows, dead, classes, between, table, margin, pairing, reduction) -> Tensor:
-    """Hinge of the distances of all pairs, dead ones 0, reduced; ``table`` gives the whole matrix in one go."""
-    if pairing == "all":
-        i, j = torch.triu_indices(len(rows), len(rows), offset=1, device=rows.device)
-        distance = table(rows)[i, j]
-    else:
-        distance = between(*pair_up(rows, pairing))
-    same = torch.eq(*pair_up(classes, pairing))
-    losses = contrastive(distance, same, margin)
-    if _any(dead):
-        losses = losses.masked_fill(torch.logical_or(*pair_up(dead, pairing)), 0)
-    if reduction == "none":
-        return losses
-    if reduction not in ("pairs", "batch"):
-        raise ValueError(f"reduction must be 'pairs', 'batch' or 'none', got {reduction!r}")
-    if not len(losses):
-        return 0 * rows.sum()
-    total = losses.mean() if reduction == "pairs" else losses.sum() / len(rows)
-    if total.device.type == "cpu" and not isfinite(total.item()):
-        raise ValueError("features must be finite, got NaN or infinity: the step before this one diverged")
-    return total
+def _alive(losses: Tensor, dead: Tensor, pairing: str | int) -> Tensor:
+    """The losses of the pairs, 0 where a row of the pair is dead."""
+    return losses.masked_fill(torch.logical_or(*pair_up(dead, pairing)), 0) if _any(dead) else losses
 
 
-class PairMethod(Method):
-    r"""Cross-entropy plus a weighted pair loss on the pooled features (Algorithm 1, lines 6 and 7).
+# --- criteria and methods ---------------------------------------------------------------------------------------------
 
-    .. math:: L = L_C + w(t)\, w_{\max}\, \lambda\, \overline{L}_{\mathrm{pairs}}, \qquad w(t) = e^{-5(1 - t/T)^2}
+
+class AngularMarginContrastive(Criterion):
+    r"""`angular_margin_contrastive` as a criterion, for anybody's training loop.
+
+    .. math:: L = L_C + \lambda\, L_{\mathrm{pairs}}(x, \tilde y), \qquad \lambda = 0.1 \text{ in the paper}
 
     Args:
-        net: a network with ``embed`` and ``head`` (`GapClassifier`).
-        margin: :math:`m_g` (radians) or :math:`m_e`.
-        balance: :math:`\lambda`.
-        w_max: peak of the weight. 1 is what the paper prints; the released code multiplies by 100.
-        pair_labels: ``"pred"`` (Eq. 3) or ``"true"``.
-        pairing, reduction: see `angular_margin_contrastive`.
-        ramp: :math:`T` as a share of all epochs, so that a short run ramps in proportion (paper: 80 of 300, 40 of 150).
-        start_epoch: no pair term before this epoch (official code: 1).
-        **options: passed on to the pair loss.
-    """
+        margin, pairing, form, clip, reduction: see there. Called with ``features [n, p]`` and ``classes [n]``: the
+            predicted ones (Eq. 3, `pair_classes`) or the labels.
 
-    name = "pairs"
+    Raises:
+        ValueError: a wrong option, when it is made.
+
+    Example:
+        >>> from torch import nn
+        >>> body, head = nn.Sequential(nn.Flatten(), nn.Linear(4, 8)), nn.Linear(8, 3)
+        >>> criterion = AngularMarginContrastive(margin=0.5)
+        >>> images, labels = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+        >>> features = body(images)
+        >>> logits = head(features)
+        >>> loss = nn.functional.cross_entropy(logits, labels) + 0.1 * criterion(features, logits.argmax(1))
+        >>> loss.backward()
+    """
 
     def __init__(
         self,
-        net,
-        *,
-        margin: float,
-        balance: float = 0.1,
-        w_max: float = 1.0,
-        pair_labels: str = "pred",
+        margin: float = 0.5,
         pairing: str | int = "halves",
-        reduction: str = "pairs",
-        ramp: float = 80 / 300,
-        start_epoch: int = 0,
-        **options,
+        form: str = "atan2",
+        clip: float = 1e-7,
+        reduction: str = "mean",
     ):
-        super().__init__(net)
-        if not (callable(getattr(net, "embed", None)) and callable(getattr(net, "head", None))):
-            raise ValueError(f"net must offer embed(images) and head(features), got {type(net).__name__}")
-        if pair_labels not in ("pred", "true"):
-            raise ValueError(f"pair_labels must be 'pred' or 'true', got {pair_labels!r}")
-        if reduction == "none":
-            raise ValueError("reduction must give a scalar to train with ('pairs' or 'batch'), got 'none'")
-        if not (balance >= 0 and w_max >= 0):
-            raise ValueError(f"balance and w_max must not be negative, got {balance} and {w_max}")
-        self.balance, self.w_max, self.pair_labels = balance, w_max, pair_labels
-        self.ramp, self.start_epoch = ramp, start_epoch
-        self.options = {"margin": margin, "pairing": pairing, "reduction": reduction, **options}
-        self.pair_loss(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))  # refuses a wrong option before step 1
+        super().__init__(margin=margin, pairing=pairing, form=form, clip=clip, reduction=reduction)
+        self(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))  # refuses a wrong option here, not in step 1
 
-    def pair_loss(self, features: Tensor, classes: Tensor) -> Tensor:
-        raise TypeError(f"{type(self).__name__} defines no pair_loss")
-
-    def weight(self, clock: Clock) -> float:
-        r""":math:`w(t)\, w_{\max}\, \lambda` in this epoch."""
-        ramped = gaussian_ramp_up(clock.epoch, self.ramp * clock.epochs)
-        return self.balance * self.w_max * ramped * (clock.epoch >= self.start_epoch)
-
-    def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
-        if not len(batch.images):
-            raise ValueError("batch must hold at least one image, got 0")
-        features = self.net.embed(batch.images)
-        logits = self.net.head(features)
-        classes = pair_classes(logits, batch.labels, self.pair_labels)
-        answer = classification_loss(logits, batch.labels)
-        pairs = self.pair_loss(features, classes)
-        dead = (features.detach().norm(dim=1) < SHORTEST).sum().float()
-        yield {
-            "classification": answer,
-            self.name: pairs,
-            "zero_features": dead,
-            "total": answer + self.weight(clock) * pairs,
-        }
-
-
-class AmcLoss(PairMethod):
-    """Cross-entropy plus AMC-Loss: `PairMethod` with Eq. 2. Defaults are the paper's."""
-
-    name = "amc"
-
-    def __init__(self, net, *, margin: float = 0.5, **arguments):
-        super().__init__(net, margin=margin, **arguments)
-
-    def pair_loss(self, features: Tensor, classes: Tensor) -> Tensor:
+    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
         return angular_margin_contrastive(features, classes, **self.options)
 
 
-class EuclideanContrastive(PairMethod):
-    """Cross-entropy plus the Euclidean contrastive loss: `PairMethod` with Eq. 1. Defaults are the paper's."""
+class EuclideanMarginContrastive(Criterion):
+    """`euclidean_contrastive` as a criterion; all else as in `AngularMarginContrastive`.
 
-    name = "euclid"
+    Example:
+        >>> criterion = EuclideanMarginContrastive(margin=1.0)
+        >>> criterion(torch.tensor([[0.0, 0.0], [0.6, 0.8]]), torch.tensor([1, 1]))
+        tensor(1.)
+    """
 
-    def __init__(self, net, *, margin: float = 1.0, **arguments):
-        super().__init__(net, margin=margin, **arguments)
+    def __init__(
+        self, margin: float = 1.0, pairing: str | int = "halves", normalised: bool = False, reduction: str = "mean"
+    ):
+        super().__init__(margin=margin, pairing=pairing, normalised=normalised, reduction=reduction)
+        self(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
 
-    def pair_loss(self, features: Tensor, classes: Tensor) -> Tensor:
+    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
         return euclidean_contrastive(features, classes, **self.options)
+
+
+class AmcLoss(PairMethod):
+    """Cross-entropy plus `AngularMarginContrastive`. Defaults are the paper's; arguments as in `PairMethod`.
+
+    Example:
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> from xai_course.preset import Clock
+        >>> method = AmcLoss(small_cnn(4, width=2), margin=0.4, w_max=100)
+        >>> [round(method.weight(Clock(epoch=e, epochs=30)), 3) for e in (0, 4, 8)]
+        [0.067, 2.865, 10.0]
+    """
+
+    name, criterion = "amc", AngularMarginContrastive
+
+
+class EuclideanContrastive(PairMethod):
+    """Cross-entropy plus `EuclideanMarginContrastive`. Defaults are the paper's; arguments as in `PairMethod`.
+
+    Example:
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> EuclideanContrastive(small_cnn(4, width=2)).pair_loss
+        EuclideanMarginContrastive(margin=1.0, pairing='halves', normalised=False, reduction='mean')
+    """
+
+    name, criterion = "euclid", EuclideanMarginContrastive

@@ -23,6 +23,7 @@ from ..methods.classic import (
     AngularMargin,
     Center,
     ConfidencePenalty,
+    FocalLoss,
     LargeMarginGaussian,
     LogitLoss,
     anchor_loss,
@@ -81,7 +82,7 @@ START = {"mse": 0.07, "kd": 0.65}
 def class_balanced_focal(net: nn.Module) -> LogitLoss:
     """CB focal for equal class sizes: weights that are all one, so this is focal loss, as Table 1's digits say too."""
     weight: Tensor = class_balanced_weights(torch.full((net.head.out_features,), 450))
-    return LogitLoss(net, partial(focal_loss, weight=weight))
+    return LogitLoss(net, FocalLoss(weight=weight))
 
 
 LOSSES: dict[str, tuple[str, Callable[[nn.Module], object]]] = {

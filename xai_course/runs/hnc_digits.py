@@ -14,7 +14,7 @@ from functools import cache, lru_cache, partial
 import torch
 from torch import nn
 
-from ..data.batch import Splits
+from ..data.batch import Splits, positive_rate
 from ..data.textured_digits import textured_digits
 from ..measure.localising import localisation
 from ..measure.multilabel import multilabel_scores
@@ -22,7 +22,7 @@ from ..measure.peaks import map_peaks
 from ..measure.robustness import clean_accuracy, fgsm_accuracy, memorised, pgd_accuracy, transfer_accuracy
 from ..methods.base import CrossEntropy
 from ..methods.classic import ConfidencePenalty
-from ..methods.hnc import HNC, positive_rate
+from ..methods.hnc import HNC
 from ..nets.convnets import GapClassifier, small_cnn
 from ..preset import Preset
 from ..train import fit

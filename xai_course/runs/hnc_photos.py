@@ -11,13 +11,13 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from ..data.batch import Batch, Splits
+from ..data.batch import Batch, Splits, positive_rate
 from ..data.image_sets import coco, cub, imagenet
 from ..measure.multilabel import multilabel_scores
 from ..measure.robustness import clean_accuracy
 from ..methods.base import CrossEntropy
 from ..methods.classic import AttentionConsistency, Center, LargeMarginGaussian, LogitLoss, focal_loss
-from ..methods.hnc import HNC, positive_rate
+from ..methods.hnc import HNC
 from ..nets.convnets import GapClassifier
 from ..nets.resnets import torchvision_resnet
 from ..preset import Preset

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..methods.amc import angle, contrastive
+from ..methods.amc import angle
+from ..methods.pairs import contrastive
 from .style import CYCLE, style
 
 CLASS_COLOURS = "tab10"

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..maps import class_activation_map, gap_head
-from ..methods.hnc import mean_square, spatial_variance, squared_logit, topk_negatives, uniform_divergence
+from ..methods.hnc import mean_square, spatial_variance, squared_logit, uniform_divergence
+from ..methods.negatives import topk_negatives
 from ..nets.modes import evaluating
 from .style import CYCLE, style
 

@@ -1,0 +1,55 @@
+"""Attention consistency under flips: the class activation maps of a mirrored image should be the mirrored maps.
+
+Guo, Zheng, Fan, Li and Wu, "Visual Attention Consistency under Image Transforms for Multi-Label Image Classification",
+CVPR 2019.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .base import Criterion, reduced, wide
+
+
+def attention_consistency(maps: Tensor, flipped_maps: Tensor, reduction: str = "mean") -> Tensor:
+    r"""Squared distance of the maps of flipped images from the flipped maps, :math:`\|M(\bar I)-\overline{M(I)}\|^2`.
+
+    Args:
+        maps: ``[B, K, h, w]`` (or ``[B, h, w]``) of the images as they are.
+        flipped_maps: the same of the images flipped left to right.
+        reduction: over the images, see `reduced`; the value of an image is the mean over its maps and cells.
+
+    Raises:
+        ValueError: shapes that differ or are no maps, or an empty batch.
+
+    Example:
+        >>> import torch
+        >>> maps = torch.tensor([[[1.0, 2.0, 4.0]]])
+        >>> attention_consistency(maps, maps.flip(-1)), attention_consistency(maps, maps)
+        (tensor(0.), tensor(6.))
+    """
+    if maps.shape != flipped_maps.shape or maps.ndim not in (3, 4) or not len(maps):
+        raise ValueError(
+            "maps and flipped_maps must both be [B, K, h, w] or [B, h, w] with B > 0, "
+            f"got {tuple(maps.shape)} and {tuple(flipped_maps.shape)}"
+        )
+    return reduced((wide(flipped_maps) - wide(maps).flip(-1)).square(), reduction)
+
+
+class AttentionConsistencyLoss(Criterion):
+    """`attention_consistency` as a criterion, called with ``maps, flipped_maps``.
+
+    Example:
+        >>> import torch
+        >>> from xai_course.maps import class_activation_map
+        >>> body, weight = torch.nn.Conv2d(3, 8, 3), torch.rand(10, 8)
+        >>> criterion, images = AttentionConsistencyLoss(), torch.rand(2, 3, 6, 6)
+        >>> maps, flipped = (class_activation_map(body(x), weight) for x in (images, images.flip(-1)))
+        >>> criterion(maps, flipped).backward()
+    """
+
+    def __init__(self, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+
+    def forward(self, maps: Tensor, flipped_maps: Tensor) -> Tensor:
+        return attention_consistency(maps, flipped_maps, **self.options)
