@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from xai_course.measure.localisation import energy_in_mask
+from xai_course.measure.scores import energy_in_mask
 
 from tools.browser import HINT, Browser, find
 from xai_course.measure.minmax import conditional_entropy
