@@ -368,13 +368,16 @@ def test_deletion_and_insertion_by_hand():
 def test_portions_are_weighed_by_their_true_size():
     """Five pixels in three steps: 2, 1 and 2 of them go, so the trapezoids are not equally wide."""
     images = torch.tensor([0.0, 0.2, 0.4, 0.6, 1.0]).view(1, 1, 1, 5)
-    left = {0: 1.0, 2: 0.6, 3: 0.4, 5: 0.0}
+    left = {0: 1.0, 2: 1.0, 3: 0.0, 5: 0.0}
 
     def score(x):
         return torch.tensor([left[int((x < 0).sum())]])
 
     area = deletion_auc(score, images, images[:, 0], steps=3, baseline=torch.tensor(-1.0))
-    assert area.item() == pytest.approx(0.5)  # a straight line; with equal widths 0.4667
+    assert area.item() == pytest.approx(2 / 5 * 1 + 1 / 5 * 0.5 + 2 / 5 * 0)  # 0.5 by symmetry of 2, 1, 2
+    left |= {3: 1.0}
+    longer = deletion_auc(score, images, images[:, 0], steps=3, baseline=torch.tensor(-1.0))
+    assert longer.item() == pytest.approx(3 / 5 + 2 / 5 * 0.5)  # with equal widths 0.8333
 
 
 def test_deletion_of_a_method():

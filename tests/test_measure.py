@@ -10,6 +10,7 @@ import types
 import pytest
 import torch
 
+from tools.fences import record_text
 from xai_course import measure
 from xai_course.data.batch import ArrayData, Splits
 from xai_course.data.files import course_file
@@ -32,7 +33,7 @@ def test_every_public_function_has_an_example_and_is_at_the_front_door():
             own = getattr(value, "__module__", "") == module.__name__ and isinstance(value, (type, types.FunctionType))
             if own and not key.startswith("_"):
                 assert key in measure.__all__, f"{key} of measure.{name}"
-                documented = ">>>" in (value.__doc__ or "") or hasattr(value, "_fields") or key == "Attends"
+                documented = ">>>" in (value.__doc__ or "") or hasattr(value, "_fields")
                 assert documented, f"measure.{name}.{key} lacks an example"
 
 
@@ -102,6 +103,17 @@ def test_a_table_cannot_mix_two_meanings():
     assert one_meaning(["f1_plus_relative", "f1_plus_relative_centre"]).unit == "share"
     with pytest.raises(ValueError, match="at least one"):
         one_meaning([])
+
+
+def test_a_page_prints_shares_in_per_cent_on_request():
+    plain, percent = (record_text(f"minmax/digits/u0 f1_plus{word}") for word in ("", " %"))
+    assert (plain, percent) == ("0.434 ± 0.048 (3 seeds)", "43.4 ± 4.8 (3 seeds)")
+    assert record_text("minmax/digits/u0 f1_plus smoke %") == percent
+    with pytest.raises(ValueError, match="angle_within is no share: it is measured in radians"):
+        record_text("amc/digits/ce angle_within %")
+    for wrong in ("%", "minmax/digits/u0 %", "minmax/digits/u0 f1_plus smoke 3 %"):
+        with pytest.raises(ValueError, match="expected 'experiment metric"):
+            record_text(wrong)
 
 
 def test_no_two_metrics_have_one_definition():

@@ -33,7 +33,13 @@ class _Seen(Protocol):
 
 
 class Attends(Measurable):
-    """What the patch measures ask of a method beside a network that knows its patches' ``boxes``."""
+    """What the patch measures ask of a method beside a network that knows its patches' ``boxes``.
+
+    Example:
+        >>> from xai_course.methods.patch_heads import MeanPooling
+        >>> hasattr(MeanPooling, "attend"), hasattr(MeanPooling, "selected")
+        (True, True)
+    """
 
     def attend(self, images: Tensor) -> _Seen:
         """Weights and logits of all patches."""
