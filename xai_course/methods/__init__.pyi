@@ -90,6 +90,17 @@ from .patch_heads import AttentionPooling as AttentionPooling
 from .patch_heads import AttentionScores as AttentionScores
 from .patch_heads import DynamicRouting as DynamicRouting
 from .patch_heads import MeanPooling as MeanPooling
+# Loss-Attention
+from .loss_attention import Attended as Attended
+from .loss_attention import LossBasedAttention as LossBasedAttention
+from .loss_attention import binary_cross_entropy_bound as binary_cross_entropy_bound
+from .loss_attention import cross_entropy_bound as cross_entropy_bound
+from .loss_attention import image_loss as image_loss
+from .loss_attention import patch_loss as patch_loss
+from .loss_attention import patch_shares as patch_shares
+from .patch_heads import LossAttention as LossAttention
+from .patch_heads import PatchMethod as PatchMethod
+from .patch_heads import Separate as Separate
 from .patch_heads import dynamic_routing as dynamic_routing
 from .patch_heads import margin_loss as margin_loss
 from .patch_heads import squash as squash
@@ -100,6 +111,8 @@ from .minmax import MinMax as MinMax
 from .minmax import answers as answers
 from .minmax import combined_map as combined_map
 from .minmax import conditional_entropy as conditional_entropy
+# Min-Max entropy
+from .minmax import MinMaxEntropy as MinMaxEntropy
 from .minmax import decided_loss as decided_loss
 from .minmax import rescaled as rescaled
 from .minmax import scaled as scaled
@@ -114,6 +127,7 @@ from .erasing import erase as erase
 from .erasing import frozen_statistics as frozen_statistics
 from .erasing import mined as mined
 from .erasing import mining as mining
+from .erasing import Step as Step
 from .erasing import sample_trust as sample_trust
 from .wsol import FullSupervision as FullSupervision
 from .wsol import PooledMaps as PooledMaps
