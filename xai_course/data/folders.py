@@ -66,6 +66,36 @@ class Cut(TypedDict, total=False):
     fit: str
 
 
+def over_half(values: np.ndarray) -> np.ndarray:
+    """Foreground of a grey mask: above half of full scale (> 127.5).
+
+    Example:
+        >>> over_half(np.array([0, 127, 128, 255])).tolist()
+        [False, False, True, True]
+    """
+    return values > 127
+
+
+def trimap(values: np.ndarray) -> np.ndarray:
+    """Foreground of a trimap: 1 (2 is background, 3 the border).
+
+    Example:
+        >>> trimap(np.array([1, 2, 3])).tolist()
+        [True, False, False]
+    """
+    return values == 1
+
+
+def trimap_with_border(values: np.ndarray) -> np.ndarray:
+    """Foreground of a trimap, the uncertain border included.
+
+    Example:
+        >>> trimap_with_border(np.array([1, 2, 3])).tolist()
+        [True, False, True]
+    """
+    return values != 2
+
+
 def _any(values: np.ndarray) -> np.ndarray:
     """Foreground of a mask whose background is 0."""
     return values != 0

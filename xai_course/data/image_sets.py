@@ -23,20 +23,12 @@ from collections import defaultdict
 from pathlib import PurePosixPath
 from typing import Unpack
 
-import numpy as np
-
 from .archives import Archive, archive
 from .batch import Splits
 from .files import Folder
-from .folders import Cut, Item, assemble, hold_out
+from .folders import Cut, Item, assemble, hold_out, over_half, trimap, trimap_with_border
 
-CUB5 = (
-    "019.Gray_Catbird",
-    "099.Ovenbird",
-    "108.White_necked_Raven",
-    "171.Myrtle_Warbler",
-    "178.Swainson_Warbler",
-)
+CUB5 = ("019.Gray_Catbird", "099.Ovenbird", "108.White_necked_Raven", "171.Myrtle_Warbler", "178.Swainson_Warbler")
 ISIC_CLASSES = ("nevus", "melanoma", "seborrheic keratosis")
 
 
@@ -311,36 +303,6 @@ def nuclei(preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, 
     return assemble("Nuclei", where, parts, kinds, preset=preset, seed=seed, **cut)
 
 
-def over_half(values: np.ndarray) -> np.ndarray:
-    """Foreground of a grey mask: above half of full scale (> 127.5).
-
-    Example:
-        >>> over_half(np.array([0, 127, 128, 255])).tolist()
-        [False, False, True, True]
-    """
-    return values > 127
-
-
-def trimap(values: np.ndarray) -> np.ndarray:
-    """Foreground of a trimap: 1 (2 is background, 3 the border).
-
-    Example:
-        >>> trimap(np.array([1, 2, 3])).tolist()
-        [True, False, False]
-    """
-    return values == 1
-
-
-def trimap_with_border(values: np.ndarray) -> np.ndarray:
-    """Foreground of a trimap, the uncertain border included.
-
-    Example:
-        >>> trimap_with_border(np.array([1, 2, 3])).tolist()
-        [True, False, True]
-    """
-    return values != 2
-
-
 def _by_folder(where: Archive, part: str, classes: list[str]) -> list[Item]:
     items = []
     for name in where.images(part):
@@ -383,16 +345,8 @@ def _cub(root: Folder | None) -> tuple[Archive, list[str], list[Item], list[Item
         "segmentations/ (for masks)"
     )
     where = archive(root, ("CUB_200_2011",), "CUB_200_2011.tgz", layout, ("images.txt",))
-    table = {
-        name: dict(line.split(maxsplit=1) for line in where.lines(f"{name}.txt"))
-        for name in (
-            "images",
-            "classes",
-            "image_class_labels",
-            "train_test_split",
-            "bounding_boxes",
-        )
-    }
+    names = ("images", "classes", "image_class_labels", "train_test_split", "bounding_boxes")
+    table = {name: dict(line.split(maxsplit=1) for line in where.lines(f"{name}.txt")) for name in names}
     masks = where.has("segmentations")
     classes = [name.strip() for _, name in sorted(table["classes"].items(), key=lambda pair: int(pair[0]))]
     train: list[Item] = []
