@@ -179,3 +179,11 @@ def test_methods_take_the_view():
     assert grad_cam(view, batch.images, labels, "net.2").maps[0].shape == (2, 14, 14)
     twin = copy.deepcopy(view)
     assert twin.head is twin.net[5] and twin.head is not view.head
+
+
+def test_a_module_that_runs_twice_is_not_taken_for_its_last_run():
+    relu, conv = nn.ReLU(), [nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)]
+    net = nn.Sequential(conv[0], relu, conv[1], relu, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    view, images = gap_classifier(net), torch.rand(2, 3, 16, 16)
+    assert (view.layer, view.reading) == ("2", "relu")
+    torch.testing.assert_close(view.head(view.embed(images)), view(images))

@@ -39,9 +39,9 @@ def test_foreign_frameworks_are_touched_only_where_they_are_there():
 
 def test_what_is_absent_is_said_in_one_line(capsys):
     scope: dict = {}
-    exec("import importlib.util\n" + ast.unparse(next(
-        n for cell in CELLS[1:] for n in ast.parse(cell).body if isinstance(n, ast.FunctionDef) and n.name == "available"
-    )), scope)  # fmt: skip
+    functions = [n for cell in CELLS[1:] for n in ast.parse(cell).body if isinstance(n, ast.FunctionDef)]
+    (available,) = [function for function in functions if function.name == "available"]
+    exec("import importlib.util\n" + ast.unparse(available), scope)
     assert scope["available"]("torch") and capsys.readouterr().out == ""
     assert not scope["available"]("no_such_framework")
     assert capsys.readouterr().out.count("\n") == 1

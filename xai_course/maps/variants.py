@@ -24,6 +24,9 @@ def grad_cam_sum(features: Tensor, gradient: Tensor) -> Tensor:
 def hirescam_sum(features: Tensor, gradient: Tensor) -> Tensor:
     r"""HiResCAM (Draelos and Carin, arXiv 2011.08891): :math:`\sum_d G_d(i) A_d(i)`, the gradient where it acts.
 
+    The paper keeps the sign (``relu=False``): behind piecewise linear layers without biases the map then adds up to the
+    logit. In front of a LayerNorm alone it is zero, as the norm does not see the length of what it reads.
+
     Example:
         >>> hirescam_sum(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[4.0, 0.0]]]]))
         tensor([[[4., 0.]]])
