@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from xai_course.measure.scores import energy_in_mask
 
 from tools.browser import HINT, Browser, find
 from xai_course.measure.minmax import conditional_entropy
+from xai_course.measure.scores import energy_in_mask
 from xai_course.measure.statistics import paired
 from xai_course.methods import amc, hnc, loss_attention, minmax, reff
 
