@@ -10,8 +10,8 @@ from .convnets import small_cnn as small_cnn
 from .modes import device_of as device_of
 from .modes import evaluating as evaluating
 from .patch_backbones import Field as Field
+from .patch_backbones import field_of as field_of
 from .patch_backbones import plain_net as plain_net
-from .patch_backbones import receptive_field as receptive_field
 from .patch_nets import PatchNet as PatchNet
 from .patch_nets import patch_backbone as patch_backbone
 from .patch_nets import patch_net as patch_net
