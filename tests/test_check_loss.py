@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from xai_course.maps import class_activation_map, grad_cam
 from xai_course.methods.check import ExplanationLossReport, check_explanation_loss
-from xai_course.methods.guidance import L1, PPCE, RRR, Energy, FlipConsistency, right_reasons
-from xai_course.methods.hnc import HNC, gathered_maps, hnc_mse, topk_negatives
+from xai_course.methods.consistency import AttentionConsistencyLoss
+from xai_course.methods.guidance import L1, PPCE, RRR, Energy, right_reasons
+from xai_course.methods.hnc import HNC, HomogeneousNegativeMaps, gathered_maps, hnc_mse, topk_negatives
 from xai_course.methods.reff import ReFF, focusing_loss
+from xai_course.preset import Clock
 
 
 def hand_made(net: nn.Module, batch, depth: int = 5, *, create_graph: bool = True, detach: bool = False) -> Tensor:
@@ -55,7 +57,7 @@ def hnc(net: nn.Module, batch) -> Tensor:
 
 def consistency(net: nn.Module, batch) -> Tensor:
     views = (net.features(x) for x in (batch.images, batch.images.flip(-1)))
-    return FlipConsistency()(*(class_activation_map(f, net.head.weight) for f in views))
+    return AttentionConsistencyLoss()(*(class_activation_map(f, net.head.weight) for f in views))
 
 
 RIGHT = {
@@ -238,13 +240,16 @@ def test_nothing_to_train():
         check_explanation_loss(net.requires_grad_(False), RIGHT["Energy"], batch)
 
 
-def test_a_method_may_be_checked_whole():
+def test_a_criterion_of_hnc_and_a_method_as_they_are():
     net, batch = problem(dtype=torch.float32)
-    report = check_explanation_loss(
-        net,
-        lambda n, b: HNC(n, keep_top=2, balance=1.0).homogeneity(
-            f := n.features(b.images), n.head(f.mean((2, 3))), b.labels
-        ),
-        batch,
-    )
-    assert report.ok
+    criterion = HomogeneousNegativeMaps(keep_top=2)
+
+    def alone(net, batch):
+        return criterion(net.features(batch.images), net.head.weight, net.head.bias, batch.labels)
+
+    def method(net, batch):
+        return next(HNC(net, keep_top=2, balance=1.0).losses(batch, Clock()))["total"]
+
+    for loss in (alone, method):
+        report = check_explanation_loss(net, loss, batch, reach=["head", "body.0"])
+        assert report.ok, str(report)

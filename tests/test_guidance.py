@@ -109,20 +109,6 @@ def test_rrr_on_input_gradients_against_differences_of_the_network(mode):
     assert all(g is not None for name, g in gradients(net, found.sum()).items() if name != "head.bias")
 
 
-def test_flips():
-    maps = torch.rand(2, 3, 4, 5, dtype=torch.float64)
-    other = torch.rand(2, 3, 4, 5, dtype=torch.float64)
-    expected = [
-        sum((o[k, i, 4 - j] - m[k, i, j]) ** 2 for k in range(3) for i in range(4) for j in range(5)) / 60
-        for m, o in zip(maps, other)
-    ]
-    torch.testing.assert_close(G.FlipConsistency(reduction="none")(maps, other), torch.stack(expected))
-    assert G.FlipConsistency()(maps, maps.flip(-1)) == 0
-    torch.testing.assert_close(G.FlipConsistency()(maps, other), F.mse_loss(other, maps.flip(-1)))
-    with pytest.raises(ValueError, match="of both views, got"):
-        G.FlipConsistency()(maps, other[:1])
-
-
 # --- ReFF's four penalties are what they were, bit for bit ------------------------------------------------------------
 
 BEFORE = {
@@ -271,13 +257,12 @@ def test_layers_have_weights():
     "call, message",
     [
         (lambda: G.Energy(reduction="max"), "reduction must be one of mean, sum, none, got 'max'"),
-        (lambda: G.FlipConsistency(reduction="max"), "reduction must be one of mean, sum, none, got 'max'"),
         (lambda: G.Energy()(torch.zeros(2, 4), torch.zeros(2, 4, 4)), r"maps must be one or more \[B, h, w\]"),
         (lambda: G.Energy()(torch.zeros(2, 4, 4), torch.zeros(4, 4)), r"masks must be \[2, H, W\], got \(4, 4\)"),
         (lambda: G.Energy()(torch.zeros(1, 4, 4), torch.full((1, 4, 4), 2.0)), r"masks must lie in \[0, 1\]"),
         (lambda: G.Energy(weights=(1, 2))(torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)), "weights must hold one number"),
-        (lambda: G.explanation_loss("energie"), "penalty must be one of outside, energy, .* got 'energie'"),
-        (lambda: G.explanation_loss(G.Energy(), (1, 2)), "weights must be given to the criterion itself"),
+        (lambda: G.as_criterion("energie"), "penalty must be one of outside, energy, .* got 'energie'"),
+        (lambda: G.as_criterion(G.Energy(), (1, 2)), "weights must be given to the criterion itself"),
         (lambda: ReFF(problem()[0], LAYERS, penalty=G.Energy(reduction="none")), "reduction must be mean or sum"),
         (lambda: G.right_reasons(*[torch.zeros(1, 1, 2, 2)] * 2, torch.zeros(1, 2, 2)), "images must require a grad"),
     ],

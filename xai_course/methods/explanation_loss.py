@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..maps import enlarge, unit_mass
-from .base import wide
-
-REDUCTIONS = ("mean", "sum", "none")
+from .base import REDUCTIONS, Criterion, full_precision, reduced, wide
 
 
 class Focus(NamedTuple):
@@ -67,7 +65,7 @@ def peak_maps(maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.where(dead, torch.zeros_like(scaled), scaled), dead[:, 0, 0]
 
 
-class ExplanationLoss(nn.Module):
+class ExplanationLoss(Criterion):
     r"""What the family shares: :math:`\sum_l w_l \, \mathrm{cost}(I_l, s)` for each image, then ``reduction``.
 
     A subclass says how a map is scaled (`prepare`) and what it costs (`cost`). A dead map costs nothing, has zero
@@ -88,8 +86,9 @@ class ExplanationLoss(nn.Module):
     strided = False
 
     def __init__(self, *, weights: Sequence[float] | None = None, relu: bool = False, reduction: str = "mean"):
-        super().__init__()
-        check_reduction(reduction)
+        super().__init__(weights=weights, relu=relu, reduction=reduction)
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
         self.weights, self.relu, self.reduction = weights, relu, reduction
 
     def prepare(self, maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -115,18 +114,13 @@ class ExplanationLoss(nn.Module):
             raise ValueError(f"maps must be one or more [B, h, w] with one B >= 1, got {got}")
         check_masks(masks, len(layers[0]))
         weights = self._layer_weights(layers, masks.shape[1:])
-        with torch.autocast(masks.device.type, enabled=False):
+        with full_precision(masks):
             costs, dead = zip(*(self._term(self._checked(each), masks) for each in layers))
             first, *others = [w * reduced(cost, self.reduction) for w, cost in zip(weights, costs)]
             loss = sum(others, first)
         return Focus(
             loss, torch.stack([c.mean() for c in costs]).detach(), torch.stack([d.float().mean() for d in dead])
         )
-
-    def extra_repr(self) -> str:
-        """What distinguishes two criteria of one kind."""
-        options = {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "training"}
-        return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
     def _term(self, maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         if maps.shape == masks.shape or not maps.requires_grad:
@@ -159,17 +153,6 @@ class ExplanationLoss(nn.Module):
                 f"weights must hold one number per layer ({len(maps)}), each >= 0, got {tuple(self.weights)}"
             )
         return self.weights
-
-
-def check_reduction(reduction: str) -> None:
-    """Raises ValueError unless the losses of a batch can be reduced so."""
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-
-
-def reduced(cost: Tensor, reduction: str) -> Tensor:
-    """The losses ``[B]`` of a batch by "mean", "sum" or "none"."""
-    return cost if reduction == "none" else cost.mean() if reduction == "mean" else cost.sum()
 
 
 def squared_strides(maps: Sequence[Tensor], size: Sequence[int]) -> list[float]:

@@ -9,7 +9,8 @@ class activation maps, input gradients, attention. With s the annotation and A a
 * `L1`, `PPCE`: Gao et al. 2022 (GRADIA) and Shen et al. 2021 (HAICS), as Rao et al. state them, Eq. 3 and 4;
 * `RRR` and `right_reasons`: squares outside, Ross, Hughes and Doshi-Velez, IJCAI 2017, Eq. 1, and Rao et al., Eq. 5;
 * `AttentionDistance`: the map loss of attention branch networks, Mitsuhara et al. 2021;
-* `FlipConsistency`: Guo et al., CVPR 2019, which needs no annotation.
+
+`consistency.AttentionConsistencyLoss` (Guo et al., CVPR 2019) needs no annotation, only the maps of a flipped view.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..maps import enlarge
 from .base import wide
-from .explanation_loss import ExplanationLoss, check_masks, check_reduction, peak_maps, reduced
+from .explanation_loss import ExplanationLoss, check_masks, peak_maps
 
 # --- criteria on shares I' --------------------------------------------------------------------------------------------
 
@@ -165,7 +166,7 @@ class RRR(ExplanationLoss):
         reduction: str = "mean",
     ):
         super().__init__(weights=weights, relu=relu, reduction=reduction)
-        self.peak = peak
+        self.peak = self.options["peak"] = peak
 
     def prepare(self, maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         if self.peak:
@@ -230,38 +231,6 @@ class AttentionDistance(ExplanationLoss):
         return (maps - target).square().mean(dim=(1, 2))
 
 
-class FlipConsistency(nn.Module):
-    r"""Attention consistency under flips, mean of :math:`(\overline{M(I)} - M(\bar I))^2`; the bar flips left to right.
-
-    Needs no annotation, only a second view of each image (Guo et al. 2019, whose maps are class activation maps of all
-    classes with their sign; `classic.AttentionConsistency` is their training).
-
-    Args:
-        reduction: over the images: "mean", "sum" or "none".
-
-    Raises:
-        ValueError: unknown reduction; in a call, maps whose shapes differ.
-
-    Example:
-        >>> maps = torch.tensor([[[1.0, 4.0], [6.0, 1.0]]])
-        >>> FlipConsistency()(maps, maps.flip(-1)).item(), FlipConsistency()(maps, maps).item()
-        (0.0, 17.0)
-    """
-
-    def __init__(self, *, reduction: str = "mean"):
-        super().__init__()
-        check_reduction(reduction)
-        self.reduction = reduction
-
-    def forward(self, maps: Tensor, flipped: Tensor) -> Tensor:
-        """Maps of the images and of the flipped images, ``[B, h, w]`` or ``[B, K, h, w]`` each."""
-        if maps.shape != flipped.shape or maps.ndim not in (3, 4):
-            got = f"{tuple(maps.shape)} and {tuple(flipped.shape)}"
-            raise ValueError(f"maps must be [B, h, w] or [B, K, h, w] of both views, got {got}")
-        cost = (wide(flipped) - wide(maps).flip(-1)).square().flatten(1).mean(dim=1)
-        return reduced(cost, self.reduction)
-
-
 FAMILY: dict[str, Callable[..., ExplanationLoss]] = {
     "outside": RelevantFocus,
     "energy": Energy,
@@ -274,14 +243,14 @@ FAMILY: dict[str, Callable[..., ExplanationLoss]] = {
 }
 
 
-def explanation_loss(penalty: str | ExplanationLoss, weights: Sequence[float] | None = None) -> ExplanationLoss:
+def as_criterion(penalty: str | ExplanationLoss, weights: Sequence[float] | None = None) -> ExplanationLoss:
     """A criterion of the family by its name in `FAMILY`; a criterion itself is handed back.
 
     Raises:
         ValueError: an unknown name, or weights beside a criterion, which has its own.
 
     Example:
-        >>> explanation_loss("rrr*", weights=(1.0, 2.0))
+        >>> as_criterion("rrr*", weights=(1.0, 2.0))
         RRR(weights=(1.0, 2.0), relu=False, reduction='mean', peak=True)
     """
     if isinstance(penalty, ExplanationLoss):

@@ -16,7 +16,7 @@ from ..maps import BATCH_NORM, GradCam, enlarge, grad_cam, normalise
 from ..preset import Clock
 from .base import Losses, Method, classification_loss
 from .explanation_loss import ExplanationLoss, Focus
-from .guidance import explanation_loss
+from .guidance import as_criterion
 
 PAPER_WEIGHTS = (15.0, 60.0, 250.0, 1000.0)  # Section 4.2, ResNet-50's layer1..layer4 at 224 pixels
 
@@ -51,7 +51,7 @@ def focusing_loss(
         >>> print(f"{focusing_loss(maps, masks).loss:.4f}, {focusing_loss(maps, masks, penalty='energy').loss:.4f}")
         0.2639, 0.6667
     """
-    return explanation_loss(penalty, weights).look(maps, relevant)
+    return as_criterion(penalty, weights).look(maps, relevant)
 
 
 def own_masks(batch: Batch) -> Tensor:
@@ -101,7 +101,7 @@ class ReFF(Method):
         super().__init__(net)
         check_options(net, layers, weights, balance, ramp, batch_norm)
         self.layers, self.weights, self.balance, self.penalty = tuple(layers), weights, balance, str(penalty)
-        self.criterion = explanation_loss(penalty, weights)
+        self.criterion = as_criterion(penalty, weights)
         if self.criterion.reduction == "none":
             raise ValueError(f"the penalty's reduction must be mean or sum, got {self.criterion}")
         self.annotations, self.ramp, self.batch_norm = annotations, ramp, batch_norm
