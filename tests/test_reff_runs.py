@@ -10,10 +10,10 @@ from torch import nn
 from xai_course.data.batch import ArrayData
 from xai_course.measure.statistics import paired
 from xai_course.methods.base import CrossEntropy
+from xai_course.methods.guidance import RelevantFocus
 from xai_course.methods.reff import (
     PAPER_WEIGHTS,
     ReFF,
-    outside_norm,
 )
 
 # --- what the pages show ----------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def test_spread_map_keeps_its_mass():
     for cells in (1, 7, 40):
         cam, relevant = spread_map(cells)
         assert cam.sum().item() == pytest.approx(1) and (cam * relevant).sum().item() == pytest.approx(0.5)
-        assert outside_norm(cam[None], relevant[None]).item() == pytest.approx(0.25 / cells)
+        assert RelevantFocus()(cam[None], relevant[None]).item() == pytest.approx(0.25 / cells)
 
 
 # --- what the tables declare ------------------------------------------------------------------------------------------

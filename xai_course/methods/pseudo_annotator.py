@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..data.batch import Batch, Dataset, Splits, batches, fingerprint
 from ..data.files import write_atomically
@@ -47,7 +48,7 @@ class Pix2Pix:
     adversarial: bool = True
     jitter: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.size % 2**self.downs:
             raise ValueError(f"size must be a multiple of 2**downs = {2**self.downs}, got {self.size}")
         if self.batch_size < 1 or self.iterations < 0:
@@ -123,8 +124,10 @@ def train_annotator(images: Tensor, masks: Tensor, preset: Pix2Pix = Pix2Pix(), 
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(seed)
         generator = initialise(UNetGenerator(images.shape[1], 1, downs=preset.downs, width=preset.width))
-        judge = patch_discriminator(images.shape[1] + 1, width=preset.width, layers=preset.discriminator_layers)
-        generator, judge = generator.to(images.device), initialise(judge).to(images.device)
+        judge = initialise(
+            patch_discriminator(images.shape[1] + 1, width=preset.width, layers=preset.discriminator_layers)
+        )
+        generator, judge = generator.to(images.device), judge.to(images.device)
         optimisers = [torch.optim.Adam(m.parameters(), preset.lr, preset.betas) for m in (generator, judge)]
         for _ in range(preset.iterations):
             x, s = draw_pairs(images, masks, preset)
@@ -147,7 +150,9 @@ def draw_pairs(images: Tensor, masks: Tensor, preset: Pix2Pix) -> tuple[Tensor, 
     return both[:, :-1], both[:, -1:]
 
 
-def step(generator, judge, optimisers, x: Tensor, s: Tensor, preset: Pix2Pix) -> None:
+def step(
+    generator: nn.Module, judge: nn.Module, optimisers: Sequence[Optimizer], x: Tensor, s: Tensor, preset: Pix2Pix
+) -> None:
     """One pix2pix step: half the discriminator's losses, then the adversarial loss plus ``l1`` times the distance."""
     drawn = generator(x)
     total = preset.l1 * F.l1_loss(drawn, s)
@@ -280,11 +285,3 @@ def draw_all(annotator: PseudoAnnotator, data: Dataset) -> Tensor:
     """G on a whole data set, ``[N, H, W]`` uint8 in [0, 255] on the CPU: four times smaller, off by 1/510 at most."""
     device = device_of(annotator)
     return torch.cat([(annotator(b.images) * 255).round().to("cpu", torch.uint8) for b in batches(data, device=device)])
-
-
-def annotation_iou(drawn: Tensor, masks: Tensor, threshold: float = 0.5) -> float:
-    """Mean intersection over union of thresholded annotations ``[N, H, W]`` with masks ``[N, H, W]`` bool."""
-    found = drawn >= threshold
-    both = (found & masks).sum(dim=(1, 2))
-    either = (found | masks).sum(dim=(1, 2))
-    return (both / either.clamp_min(1)).mean().item()

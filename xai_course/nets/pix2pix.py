@@ -38,14 +38,14 @@ class UNetGenerator(nn.Module):
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, (before, after) in enumerate(zip([inputs, *sizes], sizes)):
             outer, inner = i == 0, i == downs - 1
-            step = [] if outer else [nn.LeakyReLU(0.2)]
+            step: list[nn.Module] = [] if outer else [nn.LeakyReLU(0.2)]
             step.append(nn.Conv2d(before, after, 4, 2, 1, bias=False))
             # no norm at the innermost step: BatchNorm over one value per channel is undefined for a single image
             step += [] if outer or inner else [nn.BatchNorm2d(after)]
             self.down.append(nn.Sequential(*step))
             target = outputs if outer else before
             rise = nn.ConvTranspose2d(after if inner else 2 * after, target, 4, 2, 1, bias=outer)
-            tail = [nn.Tanh()] if outer else [nn.BatchNorm2d(target)]
+            tail: list[nn.Module] = [nn.Tanh()] if outer else [nn.BatchNorm2d(target)]
             tail += [nn.Dropout(dropout)] if 4 <= i < downs - 1 and dropout else []
             self.up.append(nn.Sequential(nn.ReLU(), rise, *tail))
 
@@ -99,6 +99,6 @@ def initialise(net: nn.Module, gain: float = 0.02) -> nn.Module:
             nn.init.normal_(module.weight, 0.0, gain)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, gain)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
+        if isinstance(bias := getattr(module, "bias", None), Tensor):
+            nn.init.zeros_(bias)
     return net
