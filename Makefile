@@ -37,6 +37,7 @@ lint: $(READY)
 	@$(V)/bin/ruff format -q --check xai_course tools tests benchmarks
 	@$(V)/bin/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(V)/bin/check-jsonschema -q --builtin-schema vendor.citation-file-format CITATION.cff
+	@$(V)/bin/check-jsonschema -q --schemafile data/experiments/schema.json data/experiments/*.toml
 	@$(PY) -m tools.gates sources
 	@echo "lint: clean"
 

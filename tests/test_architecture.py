@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "xai_course"
 # A room imports only from rooms on lower floors, and from itself.
 FLOORS = {
-    **{"data": 0, "preset": 0, "nets": 1, "maps": 2, "measure": 3, "methods": 4},
+    **{"data": 0, "preset": 0, "identity": 1, "nets": 1, "maps": 2, "measure": 3, "methods": 4},
     **{"train": 5, "checks": 6, "show": 6, "colab": 6, "runs": 7, "classroom": 7, "cli": 8},
 }
 HEAVY = {"matplotlib", "torchvision", "sklearn", "skimage", "scipy", "ipywidgets", "IPython", "accelerate", "nbgrader"}

@@ -8,6 +8,7 @@ overlapping communication with the backward pass.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from .data.batch import ArrayData, Batch, Dataset, fingerprint
 from .data.files import write_atomically
+from .identity import identity
 from .methods.base import Method
 from .preset import Clock, Preset, make_optimizer, make_schedule
 
@@ -203,13 +205,12 @@ class _Run:
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
-    def describe(self, first: Batch) -> dict:
+    def describe(self, first: Batch) -> dict[str, object]:
         """What must be the same for a checkpoint to be continued."""
         settings = dataclasses.asdict(self.preset)
         del settings["checkpoint_seconds"], settings["workers"]
-        method = {f"{kind}.{name}": value for kind, part in _parts(self.method) for name, value in _plain(part)}
         data = fingerprint(first.images, first.labels)
-        return {**settings, "seed": self.seed, "images": self.length, "data": data, **method}
+        return {**settings, "seed": self.seed, "images": self.length, "data": data, **_options(self.method)}
 
     def save(self, seconds: float) -> None:
         self.check_finite({name: float(total) for name, total in self.sums.items()})  # never save a diverged run
@@ -264,17 +265,15 @@ def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def _parts(method: Method) -> list[tuple[str, Method]]:
-    """The method and those within it, by class."""
-    return [(type(part).__name__, part) for part in method.modules() if isinstance(part, Method)]
-
-
-def _plain(part: Method) -> Iterator[tuple[str, str]]:
-    """A method's settings: its public attributes that are plain data, as text."""
-    for name, value in vars(part).items():
-        plain = isinstance(value, (bool, int, float, str, tuple, type(None))) or dataclasses.is_dataclass(value)
-        if plain and not name.startswith("_") and name != "training" and " at 0x" not in repr(value):
-            yield name, repr(value)
+def _options(method: Method) -> dict[str, str]:
+    """The settings of a method and of those within it: public attributes that are neither weights nor nameless."""
+    found = {}
+    for part in method.modules():
+        for name, value in vars(part).items() if isinstance(part, Method) else ():
+            if not name.startswith("_") and name != "training":
+                with contextlib.suppress(ValueError):
+                    found[f"{type(part).__name__}.{name}"] = repr(identity(value))
+    return found
 
 
 def _averaged(method: Method, decay: float | None):

@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from ..measure.trivial import TRIVIAL
 from . import records
-from .bench_parts import COMBINED, REAL, ROWS, SETTINGS, rows_of
+from .catalogue import experiments
+from .declared import document
+from .experiment import Experiment
 
 NAMES = {
     "accuracy": "accuracy",
@@ -37,10 +39,7 @@ NAMES = {
 }
 MAPS = ("energy_in_mask", "pointing", "iou", "f1_plus", "f1_minus", "box_accuracy")
 LESS_IS_MORE = ("ece", "memorised", "deletion", "time", "memory")
-PRIMARY = {
-    **{setting: ("mAP" if setting == "multi" else "accuracy", "energy_in_mask") for setting in SETTINGS},
-    **{setting: ("accuracy", "energy_in_mask")[: 1 + real.masks] for setting, real in REAL.items()},
-}
+PRIMARY = {name: tuple(setting["primary"]) for name, setting in document("bench")["setting"].items()}
 BLOCK = re.compile(r"^% bench (?P<what>\w+) (?P<setting>\w+)\n.*?^% end\n", re.M | re.S)
 
 
@@ -54,13 +53,23 @@ class Difference(NamedTuple):
     values: tuple[float, ...]
 
 
+def row(key: str) -> Experiment:
+    """A row by the last part of its name, in the first setting that has it."""
+    return next(e for e in experiments().values() if e.paper == "bench" and e.name.endswith(f"/{key}"))
+
+
 def title(key: str) -> str:
-    return COMBINED[key][0] if key in COMBINED else ROWS[key].title
+    return row(key).title
 
 
 def twin(key: str) -> str:
     """The row a method is compared with; its own name where it is the plain one."""
-    return ROWS[COMBINED[key][1][0] if key in COMBINED else key].twin
+    return row(key).twin.rpartition("/")[2] or key
+
+
+def rows_of(setting: str) -> tuple[str, ...]:
+    """The rows of a setting: those that it asks something of."""
+    return tuple(document("bench")["setting"][setting]["ways"])
 
 
 def rows_run(setting: str) -> tuple[str, ...]:

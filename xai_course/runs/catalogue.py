@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-import importlib.util
 from functools import cache
 
+from . import declared
+from .declared import unknown
 from .experiment import Experiment
+
+__all__ = ["PAPERS", "experiments", "find", "matching", "unknown"]
 
 PAPERS = {
     "looking": "Where does a network look?",
@@ -29,11 +31,9 @@ def experiments() -> dict[str, Experiment]:
     """
     found: dict[str, Experiment] = {}
     for paper in PAPERS:
-        if importlib.util.find_spec(f"{__package__}.{paper}") is None:
-            continue
-        for experiment in importlib.import_module(f"{__package__}.{paper}").EXPERIMENTS:
-            if experiment.name in found or experiment.paper != paper:
-                raise ValueError(f"experiment name {experiment.name!r} is taken or belongs to another paper")
+        for experiment in declared.experiments(paper):
+            if experiment.name in found:
+                raise ValueError(f"experiment name {experiment.name!r} is taken")
             found[experiment.name] = experiment
     return found
 
@@ -49,8 +49,3 @@ def matching(pattern: str) -> list[Experiment]:
     """All experiments whose name matches a shell pattern such as ``hnc/table1/*``."""
     names = fnmatch.filter(experiments(), pattern)
     return [experiments()[n] for n in names] if names else [find(pattern)]
-
-
-def unknown(kind: str, name: str, known) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
-    return f"unknown {kind} {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
