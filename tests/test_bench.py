@@ -83,10 +83,10 @@ def test_rows_that_need_masks_are_left_out_where_there_are_none():
     needs_masks = {"reff", "energy", "hnc_energy", "smoothing_energy", "loss_attention_energy"}
     rows = {e.name: e for e in experiments("bench")}
     for setting in ("clothes", "cifar10"):
-        assert not needs_masks & set(rows_of(setting)) and bench_page.PRIMARY[setting] == ("accuracy",)
+        assert not needs_masks & set(rows_of(setting)) and comparison.primary(setting) == ("accuracy",)
     for setting in document("bench")["setting"]:
         masks = protocol.explanations in rows[f"bench/{setting}/ce"].measures
-        assert masks == (setting not in ("clothes", "cifar10")) == ("energy_in_mask" in bench_page.PRIMARY[setting])
+        assert masks == (setting not in ("clothes", "cifar10")) == ("energy_in_mask" in comparison.primary(setting))
     assert needs_masks <= set(rows_of("shifted"))
 
 

@@ -100,7 +100,7 @@ def gradient_paths(method: PatchMethod, images: Tensor, labels: Tensor) -> tuple
         ``weights``, ``through_logits``, ``through_weights``, each ``[B, M]``: a patch's logits change the mixture, and
         so does its weight. The full gradient is the sum of the two vectors.
     """
-    method = copy.copy(method.eval())
+    method: Any = copy.copy(method.eval())
     method._modules = dict(method._modules)
     net: Any = method.net
     features = net.patch_features(images).detach().requires_grad_()

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...data.batch import Splits
+from ...data.batch import Splits, positive_rate
 from ...data.image_sets import coco
 from ...data.noise import with_label_noise
 from ...data.vision import cifar100
 from ...methods.base import CrossEntropy
 from ...methods.classic import FocalLoss, LogitLoss, class_balanced_weights
-from ...methods.hnc import HNC, positive_rate
+from ...methods.hnc import HNC
 from ...nets.convnets import GapClassifier, small_cnn
 from ...preset import Preset
 from ...train import fit

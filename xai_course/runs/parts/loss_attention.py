@@ -1,4 +1,4 @@
-"""What Loss-Attention's rows need: few or enlarged images, and the plain network on several labels."""
+"""What Loss-Attention's rows need: few or enlarged images."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from ...data.batch import ArrayData, Splits, fingerprint
-from ...methods.patch_losses import Attended, PatchMethod
 from .common import each_part
 
 
@@ -27,11 +25,3 @@ def enlarged(load: Callable[..., Splits], *, preset: str, seed: int) -> Splits:
         return ArrayData(torch.cat([(chunk + 0.5).byte() for chunk in chunks]), data.labels)
 
     return each_part(splits, large, fingerprint(splits.fingerprint, 64))._replace(name=f"{splits.name} at 64 px")
-
-
-class Separate(PatchMethod):
-    """Loss-Attention's Eq. 3 on any classifier: a yes/no decision per class, summed over classes."""
-
-    def attend(self, images: Tensor) -> Attended:
-        logits = self.net(images)
-        return Attended(logits, logits.new_ones(len(logits), 1), logits.unsqueeze(1))
