@@ -7,7 +7,8 @@
 - a fence ``{ledger}`` becomes the ledger of equations, algorithms and tables;
 - a fence ``{api}`` becomes the documentation of every public module, so that none can be forgotten;
 - a role ``{record}`experiment metric` `` becomes "0.884 ± 0.003 (3 seeds)"; an optional third word is
-  a preset, and ``%`` as the last word prints a share in per cent, "88.4 ± 0.3 (3 seeds)".
+  a preset, ``%`` after it prints a share in per cent, "88.4 ± 0.3 (3 seeds)", and ``bare`` as the last word leaves
+  deviation and seeds to the figure or table that the sentence points to: "0.884".
 
 No number of ours is typed into a page by hand. A name that no record has is an error that names page and line.
 """
@@ -31,22 +32,25 @@ ASKED = re.compile(
 
 
 def record_text(argument: str) -> str:
-    """``"amc/digits/ce accuracy [preset] [%]"`` -> mean ± sd (n seeds); with ``%`` in per cent, without the sign."""
+    """``"amc/digits/ce accuracy [preset] [%] [bare]"`` -> mean ± sd (n seeds), or the mean alone."""
     from xai_course.measure.metrics import metric
     from xai_course.runs import records
 
     words = argument.split()
+    bare = words[-1:] == ["bare"]
+    words = words[: len(words) - bare]
     percent = words[-1:] == ["%"]
     words = words[: len(words) - percent]
     if len(words) not in (2, 3):
-        raise ValueError(f"expected 'experiment metric [preset] [%]', got {argument!r}")
+        raise ValueError(f"expected 'experiment metric [preset] [%] [bare]', got {argument!r}")
     record = records.load(words[0], preset=words[2] if len(words) == 3 else "smoke")
     if words[1] not in record.metrics:
         raise ValueError(f"record {words[0]} has no metric {words[1]!r}; it has {', '.join(sorted(record.metrics))}")
     if percent and metric(words[1]).unit != "share":
         raise ValueError(f"{words[1]} is no share: it is measured in {metric(words[1]).unit}, not in per cent")
     found = record.metrics[words[1]]
-    return f"{found.percent if percent else found} ({record.seeds_text})"
+    text = found.percent if percent else str(found)
+    return text.split(" ± ")[0] if bare else f"{text} ({record.seeds_text})"
 
 
 def block_text(kind: str, argument: str) -> str:
