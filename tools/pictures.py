@@ -25,7 +25,14 @@ OPTIONS = ("name", "alt", "width")
 KEPT = BUILD / "pictures"
 SOURCES = ("tools/figures/*.py", "tools/pictures.py", "xai_course/**/*.py", "data/results/**/*.json", "constraints.txt")
 # Ink and the colours of `xai_course.show.style.CYCLE` that are too dark to be seen on a dark page.
-DARK = {"#000000": "#ced6dd", "#0072b2": "#5ab4f0", "#d55e00": "#ff8b3d", "#009e73": "#3fcf9f", "#262626": "#ced6dd"}
+DARK = {
+    "#000000": "#ced6dd",
+    "#0072b2": "#5ab4f0",
+    "#d55e00": "#ff8b3d",
+    "#009e73": "#3fcf9f",
+    "#262626": "#ced6dd",
+    "#4d4d4d": "#a9b1b8",
+}
 COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 
 
