@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from .batch import ArrayData, Batch, Splits, fingerprint
-from .files import Folder
+from .files import Root
 from .folders import FolderData
 from .image_sets import dtd
 from .vision import Limit, mnist
@@ -150,7 +150,7 @@ def textured_mnist(
     preset: str = "smoke",
     *,
     seed: int = 0,
-    root: Folder | None = None,
+    root: Root = None,
     textures: Splits | None = None,
     canvas: int = 224,
     digit_size: int | None = None,
