@@ -148,13 +148,9 @@ def cifar_resnet(
     if shortcut not in ("project", "pad"):
         raise ValueError(f"shortcut must be 'project' or 'pad', got {shortcut!r}")
     layers: list[tuple[str, nn.Module]] = [("stem", nn.Sequential(conv(channels, 16, relu=False), nn.ReLU()))]
-    inputs = 16
-    for stage, width in enumerate((16, 32, 64), start=1):
-        blocks = []
-        for block in range((depth - 2) // 6):
-            stride = 2 if stage > 1 and block == 0 else 1
-            blocks.append(_basic_block(inputs, width, stride, shortcut))
-            inputs = width
+    for stage, (inputs, width) in enumerate(((16, 16), (16, 32), (32, 64)), start=1):
+        blocks = [_basic_block(inputs, width, 1 if stage == 1 else 2, shortcut)]
+        blocks += [_basic_block(width, width, 1, shortcut) for _ in range((depth - 8) // 6)]
         layers.append((f"stage{stage}", nn.Sequential(*blocks)))
     net = _classifier(layers, nn.Linear(64, classes), statistics)
     _kaiming(net)
