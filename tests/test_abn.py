@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from xai_course.data.batch import Batch
-from xai_course.methods.abn import ABN, map_loss
+from xai_course.methods.abn import ABN
+from xai_course.methods.guidance import AttentionDistance
 from xai_course.nets.abn import abn_from
 from xai_course.nets.convnets import small_cnn
 from xai_course.nets.resnets import torchvision_resnet
@@ -71,14 +72,13 @@ def test_map_loss_by_hand():
     attention = torch.tensor([[[0.5, 0.0], [1.0, 0.25]]])
     relevant = torch.zeros(1, 4, 4)
     relevant[0, :2, :2] = 1  # averages to 1 in the first cell of the 2x2 map
-    assert map_loss(attention, relevant).item() == pytest.approx((0.25 + 0 + 1 + 0.0625) / 4)
-    assert map_loss(attention, relevant, "sum").item() == pytest.approx(1.3125)
+    assert AttentionDistance()(attention, relevant).item() == pytest.approx((0.25 + 0 + 1 + 0.0625) / 4)
 
 
 def test_map_loss_averages_areas():
     relevant = torch.zeros(1, 4, 4)
     relevant[0, 0, 0] = 1
-    assert map_loss(torch.tensor([[[0.25, 0.0], [0.0, 0.0]]]), relevant).item() == 0
+    assert AttentionDistance()(torch.tensor([[[0.25, 0.0], [0.0, 0.0]]]), relevant).item() == 0
 
 
 def test_total_is_both_heads_plus_weighted_map(net, batch):
@@ -105,9 +105,6 @@ def test_explanation_is_the_attention_map(net, batch):
         (lambda: ABN(small_cnn(3, width=2)), "net must be an AttentionBranchNetwork, got GapClassifier"),
         (lambda: ABN(abn_from(small_cnn(3, width=2)), -1.0), "balance must be >= 0, got -1.0"),
         (lambda: ABN(abn_from(small_cnn(3, width=2)), float("nan")), "balance must be >= 0, got nan"),
-        (lambda: map_loss(torch.zeros(1, 2, 2), torch.zeros(1, 4, 4), "max"), "reduction must be"),
-        (lambda: map_loss(torch.zeros(1, 2, 2), torch.zeros(2, 4, 4)), r"relevant must be \[1, H, W\]"),
-        (lambda: map_loss(torch.zeros(1, 2, 2), torch.full((1, 4, 4), 2.0)), r"must lie in \[0, 1\]"),
     ],
 )
 def test_errors(call, message):

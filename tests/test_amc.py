@@ -311,6 +311,8 @@ def test_features_too_long_to_be_squared_are_refused(length, dtype, pairing):
     for reduction in ("mean", "none", "batch"):
         with pytest.raises(ValueError, match="features must be finite and shorter"):
             amc.angular_margin_contrastive(x, torch.zeros(6).long(), pairing=pairing, reduction=reduction)
+        with pytest.raises(ValueError, match="features must be finite and shorter"):  # an infinite loss, not NaN
+            amc.euclidean_contrastive(x, torch.zeros(6).long(), pairing=pairing, reduction=reduction)
     assert amc.angular_margin_contrastive(x / length * 1e18, torch.arange(6)).isfinite()
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from xai_course.runs.amc import EXPERIMENTS
+from xai_course.runs.declared import experiments
 from xai_course.runs.records import Metric
 from xai_course.show import amc as show
 
+EXPERIMENTS = experiments("amc")
 FakeRecord = SimpleNamespace(metrics={"accuracy": Metric((0.5, 0.7))}, curves={"total": [[2.0, 1.0], [2.1, 0.9]]})
 FEATURES, LABELS = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 10
 PANELS = {"a": (FEATURES, LABELS), "b": (FEATURES + 1, LABELS)}

@@ -27,8 +27,11 @@ from xai_course.nets.convnets import GapClassifier, small_cnn
 from xai_course.nets.patch_nets import patch_net
 from xai_course.nets.wildcat import LocaliserClassifier, minmax_head, small_trunk
 from xai_course.preset import Clock
-from xai_course.runs import bench, bench_parts, comparison
-from xai_course.runs.bench_parts import NEEDS_MASKS, REAL, ROWS, TUNING_SEED, choose, rows_of
+from xai_course.runs import comparison
+from xai_course.runs.choices import choose
+from xai_course.runs.comparison import rows_of, twin
+from xai_course.runs.declared import document, experiments
+from xai_course.runs.parts import bench as parts
 
 CLOCK = Clock(epoch=5, step=5, epochs=10, steps_per_epoch=1)
 LAYERS = ("body.1", "body.3")
@@ -51,38 +54,40 @@ def splits() -> Splits:
 
 
 def test_rows_are_plain_data_and_methods_of_one_network_share_preset_and_images():
-    settings = {e.name: e.settings("smoke") for e in bench.EXPERIMENTS}
-    for setting in bench.DATA:
+    declared, settings = document("bench"), {e.name: e.settings("smoke") for e in experiments("bench")}
+    for setting in declared["setting"]:
         found = {key: settings[f"bench/{setting}/{key}"] for key in rows_of(setting)}
         assert len({str(f["data"]) for f in found.values()}) == 1
         for key, row in found.items():
-            assert row["preset"] == found[comparison.twin(key)]["preset"], key
-            if bench_parts.net_of(key) is bench_parts.small:
+            assert row["preset"] == found[twin(key)]["preset"], key
+            if twin(key) == "ce":
                 assert row["net"] == found["ce"]["net"]
+    assert twin("ce") == "ce" and twin("loss_attention_energy") == "mean" and twin("minmax_shared") == "wildcat"
     trials = [s for name, s in settings.items() if name.split("/")[1] in ("rate", "tuning")]
     assert trials and all(s["measures"] == ["xai_course.measure.looking.validation_accuracy"] for s in trials)
-    assert TUNING_SEED not in bench_parts.SEEDS
-    assert all(len(row.grid) in (0, 3) for row in ROWS.values())  # one budget
+    assert declared["tuning_seed"] not in declared["seeds"]
+    assert all(len(tuned["grid"]) == 3 for tuned in declared["tuned"].values())  # one budget
 
 
 def test_real_images_come_in_the_shape_of_the_others(monkeypatch):
     g = torch.Generator().manual_seed(0)
     grey = ArrayData(torch.randint(1, 256, (5, 1, 28, 28), generator=g, dtype=torch.uint8), torch.arange(5))
-    monkeypatch.setattr(
-        bench_parts, "fashion_mnist", lambda *a, **k: Splits("F", grey, grey, grey, tuple("abcde"), "0")
-    )
-    images = bench_parts.clothes().train.images
+    monkeypatch.setattr(parts, "fashion_mnist", lambda *a, **k: Splits("F", grey, grey, grey, tuple("abcde"), "0"))
+    images = parts.clothes().train.images
     assert images.shape == (5, 3, 32, 32) and images.dtype == torch.uint8
     assert torch.equal(images[:, 1, 2:-2, 2:-2], grey.images[:, 0])
     assert images.float().sum() == 3 * grey.images.float().sum()  # the rim is black
 
 
 def test_rows_that_need_masks_are_left_out_where_there_are_none():
-    for setting, real in REAL.items():
-        assert real.masks or not set(NEEDS_MASKS) & set(rows_of(setting))
-        with_maps = protocol.explanations in bench_parts.measures(setting, "ce")
-        assert with_maps == real.masks
-    assert set(NEEDS_MASKS) <= set(rows_of("shifted"))
+    needs_masks = {"reff", "energy", "hnc_energy", "smoothing_energy", "loss_attention_energy"}
+    rows = {e.name: e for e in experiments("bench")}
+    for setting in ("clothes", "cifar10"):
+        assert not needs_masks & set(rows_of(setting)) and comparison.primary(setting) == ("accuracy",)
+    for setting in document("bench")["setting"]:
+        masks = protocol.explanations in rows[f"bench/{setting}/ce"].measures
+        assert masks == (setting not in ("clothes", "cifar10")) == ("energy_in_mask" in comparison.primary(setting))
+    assert needs_masks <= set(rows_of("shifted"))
 
 
 def test_choose_takes_the_strongest_within_one_standard_error():

@@ -5,31 +5,36 @@ from __future__ import annotations
 import json
 
 from xai_course.measure.statistics import paired
-from xai_course.runs import bench, bench_parts, comparison, records
-from xai_course.runs.bench_parts import CHOSEN, RATE, ROWS, SETTINGS, TUNING_SEED, choose
+from xai_course.runs import comparison, records
+from xai_course.runs.choices import choose
+from xai_course.runs.declared import document, experiments
+
+BENCH = document("bench")
+TUNED = BENCH["tuned"]
 
 
 def test_the_chosen_values_are_what_the_trials_say():
     """The rule of `choose`, on the committed trials."""
-    for key, grid in bench.RATES.items():
-        reached = {r: records.load(f"bench/rate/{key}_{r:g}") for r in grid}
-        assert all(r.seeds == (TUNING_SEED,) for r in reached.values())
+    for key, name in {"ce": "small", "mean": "patches", "wildcat": "localiser"}.items():
+        body = BENCH["body"][name]
+        reached = {r: records.load(f"bench/rate/{key}_{r:g}") for r in body["rates"]}
+        assert all(r.seeds == (BENCH["tuning_seed"],) for r in reached.values())
         accuracies = {r: record.metrics["validation_accuracy"].mean for r, record in reached.items()}
-        assert RATE[ROWS[key].net] == choose(accuracies, 300, strongest=False), key
+        assert body["rate"] == choose(accuracies, 300, strongest=False), key
     for setting in comparison.measured():
-        for key in (k for k in comparison.rows_run(setting) if k in ROWS and ROWS[k].grid):
-            trials = {v: records.load(f"bench/tuning/{setting}_{key}_{v:g}") for v in ROWS[key].grid}
-            assert all(r.seeds == (TUNING_SEED,) for r in trials.values())
+        for key in (k for k in comparison.rows_run(setting) if k in TUNED):
+            trials = {v: records.load(f"bench/tuning/{setting}_{key}_{v:g}") for v in TUNED[key]["grid"]}
+            assert all(r.seeds == (BENCH["tuning_seed"],) for r in trials.values())
             accuracies = {v: r.metrics["validation_accuracy"].mean for v, r in trials.items()}
             images = 1000 if setting == "clothes" else 300
-            assert CHOSEN[setting][key] == choose(accuracies, images), (setting, key, accuracies)
+            assert TUNED[key]["chosen"][setting] == choose(accuracies, images), (setting, key, accuracies)
 
 
 def test_final_records_have_the_declared_seeds_and_values():
-    for experiment in bench.EXPERIMENTS:
-        if experiment.item in SETTINGS and records.available(experiment.name):
+    for experiment in experiments("bench"):
+        if experiment.item in BENCH["setting"] and records.available(experiment.name):
             record = records.load(experiment.name)
-            assert record.seeds == bench_parts.SEEDS, experiment.name
+            assert list(record.seeds) == BENCH["seeds"], experiment.name
             declared = _as_json(experiment.settings("smoke"))
             assert all(record.settings[part] == declared[part] for part in ("method", "data")), experiment.name
             assert record.settings["preset"].items() <= declared["preset"].items()  # later options have defaults

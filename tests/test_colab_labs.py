@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -118,17 +119,14 @@ def test_what_decides_nothing_changes_no_name():
     assert {key(**change) for change in same} == {key()}
 
 
-def test_a_changed_package_file_is_part_of_the_name(monkeypatch, tmp_path):
-    package = tmp_path / "xai_course"
-    for file in ("train.py", "preset.py", "maps/cam.py", "methods/hnc.py", "nets/convnets.py", "measure/peaks.py"):
-        (package / file).parent.mkdir(parents=True, exist_ok=True)
-        (package / file).write_text("x = 1")
-    monkeypatch.setattr(lab.train, "__file__", str(package / "train.py"))
-    monkeypatch.setattr(lab, "STARTED", time.time() + 60)
-    before = key()
-    (package / "methods/hnc.py").write_text("x = 2")
-    assert key() != before
-    monkeypatch.setattr(lab, "STARTED", time.time() - 60)  # what is in memory is no longer what the files say
+def test_a_changed_package_file_is_part_of_the_name(monkeypatch):
+    before, read = key(), Path.read_bytes
+    for file in ("train.py", "preset.py", "methods/hnc.py", "nets/convnets.py", "data/batch.py"):
+        changed = Path(lab.train.__file__).parent / file
+        monkeypatch.setattr(Path, "read_bytes", lambda p, changed=changed: read(p) + b"#" * (p == changed))
+        assert key() != before, file
+    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(lab, "STARTED", 0.0)  # what is in memory is no longer what the files say
     with pytest.raises(ValueError, match="restart the kernel"):
         key()
 

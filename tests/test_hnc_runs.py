@@ -10,34 +10,40 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from xai_course.data.augment import scaled_crop
 from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.data.textured_digits import textured_digits
 from xai_course.methods.hnc import HNC
 from xai_course.nets.convnets import small_cnn
 from xai_course.preset import Preset
+from xai_course.runs import choices, records
 from xai_course.runs import experiment as runner
-from xai_course.runs import hnc, hnc_digits, hnc_photos, records
+from xai_course.runs.declared import experiments
+from xai_course.runs.parts import hnc as parts
+from xai_course.runs.parts.hnc import surrogate, with_rates
 from xai_course.show import hnc as show
 
-ROWS = {e.name: e for e in hnc.EXPERIMENTS}
+EXPERIMENTS = experiments("hnc")
+ROWS = {e.name: e for e in EXPERIMENTS}
+EPSILONS = (0.005, 0.01, 0.02, 0.05)
 
 
 def test_every_table_is_declared():
     """Eleven losses twice, and every printed number of Tables 2 to 7."""
     printed = Counter()
-    for row in hnc.EXPERIMENTS:
+    for row in EXPERIMENTS:
         printed[row.item] += sum(value not in ("", "–") for value in row.reported.values())
     expected = {"table1": 42, "table2": 14, "table3": 5, "table4": 56, "table5": 16, "table6": 24, "table7": 8}
     assert {item: count for item, count in printed.items() if count} == expected
-    assert len(ROWS) == len(hnc.EXPERIMENTS)
+    assert len(ROWS) == len(EXPERIMENTS)
     assert sum(name.startswith("hnc/fig4/") for name in ROWS) == 10
-    for row in hnc.EXPERIMENTS:
+    for row in EXPERIMENTS:
         for preset in row.presets:
             assert row.settings(preset)
 
 
 def test_copied_rows_have_nothing_to_run_and_say_so():
-    copied = [row for row in hnc.EXPERIMENTS if not row.presets]
+    copied = [row for row in EXPERIMENTS if not row.presets]
     assert [row.name for row in copied] == ["hnc/table4/resnet101_augmented", "hnc/table4/srn"]
     assert all("copied" in row.needs for row in copied)
 
@@ -65,34 +71,34 @@ def test_rows_build_their_network_and_method(name):
 def test_noisy_cifar_changes_labels_only(monkeypatch):
     data = ArrayData(torch.zeros(500, 3, 2, 2), torch.arange(500) % 100)
     clean = Splits("CIFAR-100 (fine)", data, data, data, tuple(map(str, range(100))), "f")
-    monkeypatch.setattr(hnc, "cifar100", lambda preset, seed: clean)
-    noisy = hnc.noisy_cifar100(kind="asymmetric", rate=0.4)
+    monkeypatch.setattr(parts, "cifar100", lambda preset, seed: clean)
+    noisy = parts.noisy_cifar100(kind="asymmetric", rate=0.4)
     changed = noisy.train.labels != clean.train.labels
     assert 0.3 < changed.float().mean() < 0.5
     assert torch.equal(noisy.train.labels[changed], (clean.train.labels[changed] + 1) % 100)
     assert torch.equal(noisy.test.labels, clean.test.labels) and noisy.fingerprint != clean.fingerprint
-    assert (hnc.noisy_cifar100(rate=0.8).validation.labels != clean.validation.labels).any()
+    assert (parts.noisy_cifar100(rate=0.8).validation.labels != clean.validation.labels).any()
 
 
 def test_scaled_crop_stays_inside_and_depends_on_the_generator_alone():
     ramp = torch.linspace(0, 1, 32).expand(6, 3, 32, 32).contiguous()
     batch = Batch(ramp, torch.zeros(6, dtype=torch.long), None, torch.arange(6))
-    a, b = (hnc_photos.scaled_crop(batch, torch.Generator().manual_seed(1)).images for _ in range(2))
+    a, b = (scaled_crop(batch, torch.Generator().manual_seed(1)).images for _ in range(2))
     assert torch.equal(a, b) and a.shape == ramp.shape and a.min() >= 0 and a.max() <= 1
-    whole = hnc_photos.scaled_crop(batch, torch.Generator().manual_seed(1), least=1.0, flip=False).images
+    whole = scaled_crop(batch, torch.Generator().manual_seed(1), least=1.0, flip=False).images
     assert (whole - ramp).abs().mean() < 0.1  # area 1: only the aspect moves
 
 
-def test_positive_rates_come_from_labels_alone(monkeypatch):
-    built = []
-    monkeypatch.setattr(hnc_photos, "torchvision_resnet", lambda *a: built.append(a) or small_cnn(3, width=2))
+def test_positive_rates_come_from_labels_alone():
+    def build(splits):
+        return small_cnn(3, width=2)
+
     items = [SimpleNamespace(label=(0, 2)), SimpleNamespace(label=(2,))]
     splits = Splits("x", SimpleNamespace(items=items), None, None, tuple("abc"), "")
-    net = hnc_photos.resnet_with_rates(splits, "resnet101")
-    assert net.positive_rate.tolist() == [0.5, 0.0, 1.0] and built == [("resnet101", 3, True)]
+    assert with_rates(splits, of=build).positive_rate.tolist() == [0.5, 0.0, 1.0]
     labels = torch.tensor([[1.0, 0, 1], [0, 0, 1]])
     splits = splits._replace(train=ArrayData(torch.zeros(2, 1, 8, 8), labels))
-    assert hnc_photos.resnet_with_rates(splits, "resnet101").positive_rate.tolist() == [0.5, 0.0, 1.0]
+    assert with_rates(splits, of=build).positive_rate.tolist() == [0.5, 0.0, 1.0]
 
 
 @pytest.fixture
@@ -100,7 +106,6 @@ def tiny(monkeypatch, tmp_path):
     """Rows of Textured Digits at a size for tests, records and cache in a temporary folder."""
     monkeypatch.setenv("XAI_COURSE_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("XAI_COURSE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(hnc_digits.CLEAN, "smoke", Preset(epochs=1, batch_size=32))
 
     def small_row(name: str):
         row = ROWS[name]
@@ -113,7 +118,7 @@ def tiny(monkeypatch, tmp_path):
 def test_a_clean_row_measures_everything_the_page_quotes(tiny):
     record = runner.run(tiny("hnc/digits/mse_0.1"), seeds=(0,))
     wanted = {"accuracy", "validation_accuracy", "confidence", "positive_peak", "negative_peak", "peak_ratio"}
-    wanted |= {f"fgsm_{e:g}" for e in hnc_digits.EPSILONS} | {"pgd_0.01", "pgd_margin_0.01", "transfer_0.05"}
+    wanted |= {f"fgsm_{e:g}" for e in EPSILONS} | {"pgd_0.01", "pgd_margin_0.01", "transfer_0.05"}
     assert wanted | {"energy_in_mask", "energy_in_mask_centre"} <= set(record.metrics)
     assert set(record.curves) == {"classification", "hnc", "total"}
 
@@ -137,8 +142,8 @@ def test_the_surrogate_is_trained_once_and_leaves_the_generator_alone(tiny):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    first = hnc_digits.surrogate(splits)
-    assert torch.rand(1) == expected and hnc_digits.surrogate(splits) is first
+    first = surrogate(splits, plan=Preset(epochs=1, batch_size=32))
+    assert torch.rand(1) == expected and surrogate(splits, plan=Preset(epochs=1, batch_size=32)) is first
 
 
 def test_lambda_is_chosen_by_validation(monkeypatch):
@@ -147,9 +152,9 @@ def test_lambda_is_chosen_by_validation(monkeypatch):
         return SimpleNamespace(metrics={"validation_accuracy": records.Metric((validation,))})
 
     monkeypatch.setattr(records, "load", fake)
-    assert hnc_digits.chosen("hnc/digits", "mse") == "hnc/digits/mse_1"
+    assert choices.best_row("hnc/digits/mse_") == "hnc/digits/mse_1"
     with pytest.raises(ValueError, match="declared rows"):
-        hnc_digits.chosen("hnc/digits", "l1")
+        choices.best_row("hnc/digits/l1_")
 
 
 def test_toy_maps_share_their_mean():

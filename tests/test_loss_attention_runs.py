@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from xai_course.data.augment import crop_and_flip
 from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.data.textured_digits import textured_digits
 from xai_course.methods.base import CrossEntropy
@@ -14,12 +15,13 @@ from xai_course.methods.patch_heads import AttentionPooling, LossAttention, Mean
 from xai_course.nets.convnets import small_cnn
 from xai_course.nets.patch_nets import patch_net
 from xai_course.preset import Clock
-from xai_course.runs import loss_attention as rows
-from xai_course.runs.loss_attention_parts import crop_and_flip, enlarged, few
+from xai_course.runs.declared import experiments
+from xai_course.runs.parts.loss_attention import enlarged, few
 from xai_course.show import loss_attention as show
 from xai_course.train import fit
 
-BY_NAME = {e.name: e for e in rows.EXPERIMENTS}
+EXPERIMENTS = experiments("loss_attention")
+BY_NAME = {e.name: e for e in EXPERIMENTS}
 
 
 def toy(preset: str = "smoke", *, seed: int = 0, limit=(16, 8, 8)) -> Splits:
@@ -30,12 +32,12 @@ def toy(preset: str = "smoke", *, seed: int = 0, limit=(16, 8, 8)) -> Splits:
 
 
 def test_every_row_of_every_table_is_declared():
-    items = [e.item for e in rows.EXPERIMENTS]
+    items = [e.item for e in EXPERIMENTS]
     released = 3  # Table II has one more row per data set: the cut and ramp of the released code
     expected = {"table1": 8, "table2": 48 + released, "table3": 8, "table4": 12, "table5": 14, "table6": 6, "table7": 8}
     assert {item: items.count(item) for item in expected} == expected
-    assert items.count("fig7") == 22 and len(BY_NAME) == len(rows.EXPERIMENTS)
-    for e in rows.EXPERIMENTS:
+    assert items.count("fig7") == 22 and len(BY_NAME) == len(EXPERIMENTS)
+    for e in EXPERIMENTS:
         assert {"smoke", "colab", "paper"} == set(e.presets)
         for preset in e.presets:
             e.settings(preset)
@@ -62,14 +64,14 @@ def test_printed_numbers(name, reported):
 
 def test_every_network_of_the_tables_is_built():
     built = set()
-    for e in rows.EXPERIMENTS:
+    for e in EXPERIMENTS:
         key = repr(e.settings("paper")["net"])
         if key in built:
             continue
         built.add(key)
         with torch.device("meta"):
             net = e.net(toy())
-            size = 64 if ("'size': 64" in key) else 32
+            size = 64 if ("'image_size': 64" in key) else 32
             call = net.votes if hasattr(net, "votes") else net
             assert call(torch.empty(1, 3, size, size, device="meta")).shape[0] == 1
     assert len(built) > 20
@@ -77,7 +79,7 @@ def test_every_network_of_the_tables_is_built():
 
 @pytest.mark.parametrize("item", ["digits", "two_digits"])
 def test_our_rows_train_and_are_measured(item):
-    chosen = [e for e in rows.EXPERIMENTS if e.item == item]
+    chosen = [e for e in EXPERIMENTS if e.item == item]
     knobs = {"digit_size": (14, 16), "objects": 1 if item == "digits" else 2}
     splits = textured_digits(seed=0, train=32, validation=16, test=16, **knobs)
     for e in chosen:

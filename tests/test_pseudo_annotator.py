@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from xai_course.measure.localisation import iou
 
 from xai_course.data.batch import ArrayData, Splits
 from xai_course.methods import pseudo_annotator
@@ -12,7 +13,6 @@ from xai_course.methods.pseudo_annotator import (
     MixedAnnotations,
     Pix2Pix,
     PseudoAnnotator,
-    annotation_iou,
     annotator_for,
     choose_annotated,
     draw_all,
@@ -65,7 +65,7 @@ def test_another_seed_chooses_others_and_none_means_all(data):
 def test_learns_to_annotate_images_it_has_not_seen(data, annotator):
     drawn = annotator(data.images[12:])
     assert drawn.shape == (12, 16, 16) and drawn.min() >= 0 and drawn.max() <= 1
-    assert annotation_iou(drawn, data.masks[12:]) > 0.8
+    assert iou(drawn >= 0.5, data.masks[12:]).mean() > 0.8
 
 
 def test_training_is_reproducible_and_leaves_the_global_generator_alone(data, annotator):
@@ -201,13 +201,6 @@ def test_splits_with_pseudo_annotations(data):
     assert torch.equal(batch.masks[own], data.masks[own].float())
     assert made.test is data and made.fingerprint != splits.fingerprint
     assert with_pseudo_annotations(splits, None) is splits
-
-
-def test_iou():
-    masks = torch.zeros(2, 2, 2, dtype=torch.bool)
-    masks[0, 0], masks[1] = True, True
-    drawn = torch.tensor([[[0.9, 0.2], [0.7, 0.0]], [[1.0, 1.0], [1.0, 1.0]]])
-    assert annotation_iou(drawn, masks) == pytest.approx((1 / 3 + 1) / 2)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

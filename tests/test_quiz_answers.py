@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xai_course.maps import class_activation_map, grad_cam
 from xai_course.methods.amc import amc_pair_loss, unit_rows
 from xai_course.methods.erasing import sample_trust
-from xai_course.methods.reff import outside_mass, outside_norm, shares
+from xai_course.methods.guidance import Energy, RelevantFocus
 from xai_course.nets.convnets import small_cnn
 
 
@@ -113,7 +113,7 @@ def test_reff_scale_and_the_detached_gradient():
             with torch.no_grad():
                 alpha = net.head.weight[labels]
             maps = (net.features(images) * alpha[:, :, None, None]).sum(1).relu()
-        return outside_norm(shares(maps, (32, 32))[0], masks).mean()
+        return RelevantFocus()(maps, masks)
 
     whole, constant = penalty(True), penalty(False)
     assert whole.item() == pytest.approx(constant.item())  # the value does not give the mistake away
@@ -129,7 +129,7 @@ def test_reff_linear_against_squared_pull(cells, factor):
     inside = (0.2 + 0.8 * moved).expand(1, 1, 1)
     maps = torch.cat([inside, (0.8 / cells * (1 - moved)).expand(1, 1, cells)], dim=2)
     relevant = (torch.arange(cells + 1) == 0).double()[None, None]
-    linear, squared = (gradient(f(maps, relevant).sum(), moved) for f in (outside_mass, outside_norm))
+    linear, squared = (gradient(f(maps, relevant), moved) for f in (Energy(), RelevantFocus()))
     assert (linear / squared).item() == pytest.approx(factor)
 
 

@@ -11,19 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reff_cases import random_maps, random_mask
 
-from xai_course.methods.reff import (
-    PAPER_WEIGHTS,
-    PENALTIES,
-    focusing_loss,
-    layer_weights,
-    matching_l1,
-    matching_l2,
-    outside_mass,
-    outside_norm,
-    shares,
-)
+from xai_course.methods.explanation_loss import normalised_shares, squared_strides
+from xai_course.methods.guidance import Energy, MatchingL1, MatchingL2, RelevantFocus
+from xai_course.methods.reff import PAPER_WEIGHTS, focusing_loss
 
 seeds = st.integers(0, 10_000)
+# of maps that are shares already, one number for each image
+each = {"weights": [1.0], "reduction": "none"}
+outside_norm, outside_mass = RelevantFocus(**each), Energy(**each)
+matching_l1, matching_l2 = MatchingL1(**each), MatchingL2(**each)
 
 
 # --- Eq. 3: the loss as a function of the maps ------------------------------------------------------------------------
@@ -53,7 +49,7 @@ def test_eq3_equals_the_loop(seed, batch):
 
 def test_shares_sum_to_one_after_resizing():
     maps = random_maps()[2] * 1e-9  # a small scale catches an added epsilon
-    share, dead = shares(maps.float(), (16, 16))
+    share, dead = normalised_shares(maps.float(), (16, 16))
     torch.testing.assert_close(share.sum((1, 2)), torch.ones(3), atol=1e-6, rtol=0)
     assert not dead.any()
 
@@ -79,7 +75,7 @@ def test_everything_relevant_costs_nothing():
         assert loss.item() == 0 and all(g.abs().max() == 0 for g in torch.autograd.grad(loss, maps))
 
 
-@pytest.mark.parametrize("penalty", sorted(PENALTIES))
+@pytest.mark.parametrize("penalty", ["outside", "energy", "l1", "l2"])
 def test_dead_maps_are_free_and_counted(penalty):
     maps = random_maps()
     maps[0][1:], maps[2][:] = 0, 0
@@ -119,7 +115,7 @@ def test_a_larger_object_never_costs_more():
 
 def test_each_layer_term_is_at_most_its_largest_share():
     maps, relevant = random_maps(), random_mask()
-    bounds = [shares(m, (16, 16))[0].amax((1, 2)).mean() for m in maps]
+    bounds = [normalised_shares(m, (16, 16))[0].amax((1, 2)).mean() for m in maps]
     assert (focusing_loss(maps, relevant).layers <= torch.stack(bounds)).all()
 
 
@@ -137,7 +133,7 @@ def test_half_relevant_keeps_a_quarter_of_the_penalty():
 @settings(max_examples=20, deadline=None, derandomize=True)
 def test_l1_and_l2_are_constants_plus_twice_the_mass(seed):
     torch.manual_seed(seed)
-    relevant, (share, _) = random_mask(), shares(random_maps()[1], (16, 16))
+    relevant, (share, _) = random_mask(), normalised_shares(random_maps()[1], (16, 16))
     area, mass = relevant.sum((1, 2)), outside_mass(share, relevant)
     torch.testing.assert_close(matching_l1(share, relevant), area - 1 + 2 * mass, rtol=0, atol=1e-10)
     squared = share.square().sum((1, 2))
@@ -150,18 +146,32 @@ def test_squared_stride_undoes_nearest_upsampling(seed, stride):
     torch.manual_seed(seed)
     native = torch.rand(2, 4, 4, dtype=torch.float64)
     nearest = native.repeat_interleave(stride, 1).repeat_interleave(stride, 2)
-    share, _ = shares(nearest, (4 * stride, 4 * stride))
-    (weight,) = layer_weights([native], (4 * stride, 4 * stride))
+    share, _ = normalised_shares(nearest, (4 * stride, 4 * stride))
+    (weight,) = squared_strides([native], (4 * stride, 4 * stride))
     expected = (native / native.sum((1, 2), keepdim=True)).square().sum((1, 2))
     torch.testing.assert_close(weight * outside_norm(share, torch.zeros_like(share)), expected, rtol=1e-12, atol=0)
 
 
 def test_paper_weights_are_squared_strides():
     maps = [torch.zeros(1, n, n) for n in (56, 28, 14, 7)]
-    assert layer_weights(maps, (224, 224)) == [16, 64, 256, 1024]
-    assert all(abs(paper / own - 1) < 0.07 for paper, own in zip(PAPER_WEIGHTS, layer_weights(maps, (224, 224))))
-    assert layer_weights(maps, (224, 224), "energy") == [1, 1, 1, 1]
-    assert layer_weights(maps, (224, 224), "l1") == layer_weights(maps, (224, 224), "l2") == [16, 64, 256, 1024]
+    strides = squared_strides(maps, (224, 224))
+    assert strides == [16, 64, 256, 1024] and all(
+        abs(paper / own - 1) < 0.07 for paper, own in zip(PAPER_WEIGHTS, strides)
+    )
+
+
+@pytest.mark.parametrize("penalty", ["outside", "energy", "l1", "l2"])
+def test_default_weights_are_squared_strides_except_for_the_mass(penalty):
+    maps, masks = random_maps(), random_mask()
+    weights = [1, 1, 1] if penalty == "energy" else [4, 16, 64]
+    assert torch.equal(
+        focusing_loss(maps, masks, None, penalty).loss, focusing_loss(maps, masks, weights, penalty).loss
+    )
+
+
+def test_a_single_map_needs_no_list():
+    maps, masks = random_maps()[0], random_mask()
+    assert torch.equal(focusing_loss(maps, masks).loss, focusing_loss([maps], masks).loss)
 
 
 @given(seeds)
@@ -170,7 +180,7 @@ def test_forces_of_the_two_penalties(seed):
     """d/dI of both, in closed form: the proposition of the chapter. S is the map's sum."""
     torch.manual_seed(seed)
     raw, s = torch.rand(1, 6, 6, dtype=torch.float64, requires_grad=True), random_mask(1, 6)
-    share, _ = shares(raw, (6, 6))
+    share, _ = normalised_shares(raw, (6, 6))
     total, norm, mass = raw.detach().sum(), outside_norm(share, s), outside_mass(share, s)
     (pull,) = torch.autograd.grad(norm, raw, retain_graph=True)
     torch.testing.assert_close(pull, 2 / total * (share * (1 - s).square() - norm).detach())
@@ -182,7 +192,7 @@ def test_forces_of_the_two_penalties(seed):
 @settings(max_examples=20, deadline=None, derandomize=True)
 def test_squared_norm_is_mass_squared_over_spread(seed):
     torch.manual_seed(seed)
-    s, (share, _) = random_mask(), shares(random_maps()[0], (16, 16))
+    s, (share, _) = random_mask(), normalised_shares(random_maps()[0], (16, 16))
     outside = share * (1 - s)
     spread = outside.sum((1, 2)).square() / outside.square().sum((1, 2))
     torch.testing.assert_close(outside_norm(share, s), outside_mass(share, s).square() / spread)

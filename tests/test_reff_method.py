@@ -288,12 +288,12 @@ def test_multi_label():
 def test_annotations_outside_the_unit_interval(low, high):
     relevant = torch.full((3, 16, 16), 0.5)
     relevant[0, 0, 0], relevant[0, 0, 1] = low, high
-    with pytest.raises(ValueError, match=r"relevant must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"masks must lie in \[0, 1\]"):
         focusing_loss(random_maps(), relevant)
 
 
 def test_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"relevant must be \[3, H, W\], got \(2, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"masks must be \[3, H, W\], got \(2, 16, 16\)"):
         focusing_loss(random_maps(), random_mask(2))
     with pytest.raises(ValueError, match="weights must hold one number per layer"):
         focusing_loss(random_maps(), random_mask(), [1.0])
@@ -307,7 +307,7 @@ def test_shapes_that_do_not_fit():
     for maps in ([], [m[:0] for m in random_maps()], odd, [m[0] for m in random_maps()]):
         with pytest.raises(ValueError, match=r"maps must be one or more \[B, h, w\] with one B >= 1, got \["):
             focusing_loss(maps, random_mask())
-    with pytest.raises(ValueError, match=r"relevant must be \[3, H, W\], got \(3, 0, 4\)"):
+    with pytest.raises(ValueError, match=r"masks must be \[3, H, W\], got \(3, 0, 4\)"):
         focusing_loss(random_maps(), torch.zeros(3, 0, 4))
 
 

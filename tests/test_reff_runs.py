@@ -10,10 +10,10 @@ from torch import nn
 from xai_course.data.batch import ArrayData
 from xai_course.measure.statistics import paired
 from xai_course.methods.base import CrossEntropy
+from xai_course.methods.guidance import RelevantFocus
 from xai_course.methods.reff import (
     PAPER_WEIGHTS,
     ReFF,
-    outside_norm,
 )
 
 # --- what the pages show ----------------------------------------------------------------------------------------------
@@ -51,31 +51,34 @@ def test_spread_map_keeps_its_mass():
     for cells in (1, 7, 40):
         cam, relevant = spread_map(cells)
         assert cam.sum().item() == pytest.approx(1) and (cam * relevant).sum().item() == pytest.approx(0.5)
-        assert outside_norm(cam[None], relevant[None]).item() == pytest.approx(0.25 / cells)
+        assert RelevantFocus()(cam[None], relevant[None]).item() == pytest.approx(0.25 / cells)
 
 
 # --- what the tables declare ------------------------------------------------------------------------------------------
 
 
 def test_preset_of_the_paper():
-    from xai_course.runs.reff_tables import METHODS, PRESETS
+    from xai_course.runs.catalogue import find
 
-    paper = PRESETS["paper"]
+    single = find("reff/table2/size28/single")
+    paper = single.preset("paper")
     assert (paper.optimizer, paper.lr, paper.momentum, paper.weight_decay) == ("sgd", 0.01, 0.8, 1e-5)
     assert (paper.epochs, paper.batch_size, paper.schedule, paper.clip_norm) == (50, 32, "constant", None)
-    single = METHODS["single"][1].keywords
-    assert single["balance"] * single["weights"][0] == PAPER_WEIGHTS[-1]
+    options = single.method.keywords
+    assert options["balance"] * options["weights"][0] == PAPER_WEIGHTS[-1]
+    assert find("reff/table2/size28/reff").method.keywords["weights"] == PAPER_WEIGHTS
 
 
 def test_every_row_of_the_paper_is_declared():
     from collections import Counter
 
-    from xai_course.runs.reff import EXPERIMENTS
+    from xai_course.runs.declared import experiments
 
-    found = Counter(e.item for e in EXPERIMENTS if e.reported)
-    rows = {"table1a": 12, "table1b": 12, "table2": 15, "table3a": 21, "table3b": 7, "table_s2": 12, "table_s3": 12}
-    assert found == rows
-    for experiment in EXPERIMENTS:
+    rows = experiments("reff")
+    found = Counter(e.item for e in rows if e.reported)
+    printed = {"table1a": 12, "table1b": 12, "table2": 15, "table3a": 21, "table3b": 7, "table_s2": 12, "table_s3": 12}
+    assert found == printed
+    for experiment in rows:
         assert all(experiment.settings(preset) for preset in ("smoke", "colab", "paper"))
         assert bool(experiment.reported) == bool(experiment.needs)
 

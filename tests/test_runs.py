@@ -15,11 +15,12 @@ from tools import ledger
 from tools.speed import speed_markdown
 from xai_course import cli
 from xai_course.data.batch import ArrayData, Splits, fingerprint
+from xai_course.identity import identity
 from xai_course.methods.base import CrossEntropy, predict
 from xai_course.nets.convnets import GapClassifier
 from xai_course.preset import Preset
 from xai_course.runs import catalogue, records, report, sweep
-from xai_course.runs.experiment import Experiment, describe, run
+from xai_course.runs.experiment import Experiment, run
 
 CALLS = []
 
@@ -145,9 +146,9 @@ def test_settings_are_data_not_code():
         pass
 
     with pytest.raises(ValueError, match="experiments are data"):
-        describe(local)
+        identity(local)
     partial = functools.partial(torch.add, 1, alpha=functools.partial(max, 2))
-    assert describe(partial)["alpha"] == {"call": "builtins.max", "0": 2}
+    assert identity(partial)["alpha"] == {"call": "builtins.max", "0": 2}
 
 
 def test_report_shows_the_paper_beside_ours_and_why_a_row_was_not_run(lab):
@@ -256,8 +257,9 @@ def test_commands_and_rows_named_in_the_text_exist():
 
 def test_a_cached_seed_depends_on_all_code_that_decides_it(monkeypatch):
     """Also on files behind decorators, on helpers of a declared function's file, and on modules they import."""
-    from xai_course.runs import experiment
     from xai_course.runs.catalogue import find
+
+    root = Path(cli.__file__).parent
 
     decides = {
         "loss_attention/digits/loss_attention": ("methods/loss_attention.py", "nets/patch_nets.py", "train.py"),
@@ -268,13 +270,13 @@ def test_a_cached_seed_depends_on_all_code_that_decides_it(monkeypatch):
     }
     read = Path.read_bytes
     for name, files in decides.items():
-        before = experiment.code_fingerprint(find(name))
+        before = find(name).code()
         for file in files:
-            changed = Path(experiment.__file__).parents[1] / file
+            changed = root / file
             monkeypatch.setattr(Path, "read_bytes", lambda p, changed=changed: read(p) + b"#" * (p == changed))
-            assert experiment.code_fingerprint(find(name)) != before, (name, file)
+            assert find(name).code() != before, (name, file)
         monkeypatch.setattr(Path, "read_bytes", read)
-        assert experiment.code_fingerprint(find(name)) == before
-    other = Path(experiment.__file__).parents[1] / "methods/minmax.py"
+        assert find(name).code() == before
+    other = root / "methods/minmax.py"
     monkeypatch.setattr(Path, "read_bytes", lambda p: read(p) + b"#" * (p == other))
-    assert experiment.code_fingerprint(find(name)) == before  # another paper's method decides nothing here
+    assert find(name).code() == before  # another paper's method decides nothing here

@@ -26,7 +26,7 @@ from xai_course.measure.sanity import (
 from xai_course.methods.base import CrossEntropy
 from xai_course.nets.convnets import small_cnn
 from xai_course.preset import Clock, Preset
-from xai_course.runs.looking import Untrained
+from xai_course.runs.parts.looking import Untrained
 from xai_course.train import fit
 
 few = settings(max_examples=15, deadline=None, derandomize=True)

@@ -37,6 +37,7 @@ class Room(NamedTuple):
 ROOMS = (
     Room("data", 0, "What an image shows and where: data sets that all yield the same batch."),
     Room("preset", 0, "How long and how fast a run trains, where it stands, and the ramps that depend on it."),
+    Room("identity", 1, "What decides a run, as plain data and as a hash of the source it runs through."),
     Room("nets", 1, "The networks of the papers, layer by layer as printed."),
     Room("maps", 2, "Class activation maps and Grad-CAM of any network, differentiable."),
     Room("measure", 3, "Numbers that judge maps and trained methods, and the statistics to compare them."),
@@ -48,7 +49,7 @@ ROOMS = (
     Room("runs", 7, "Experiments as data, their run records, and the tables made from these."),
     Room("cli", 8, "The command xai-course."),
 )
-FLOORS = {"_lazy": 0, "identity": 0, **{room.name: room.floor for room in ROOMS}}  # every room stands on the first two
+FLOORS = {"_lazy": 0, **{room.name: room.floor for room in ROOMS}}  # every room stands on the first
 
 
 def strangers(package: Path = PACKAGE) -> list[str]:

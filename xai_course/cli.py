@@ -105,11 +105,11 @@ def _list(options: argparse.Namespace) -> int:
 
 def _on(data: str, rows: list[Experiment]) -> list[Experiment]:
     """The rows whose data come from functions that name ``data``, such as ``noisy_cifar100`` for cifar100."""
+    from .identity import identity
     from .runs.catalogue import experiments, unknown
-    from .runs.experiment import describe
 
     def sources(experiment: Experiment) -> list[str]:
-        return re.findall(r"xai_course\.[\w.]*\.(\w+)", str(describe(experiment.data)))
+        return re.findall(r"xai_course\.[\w.]*\.(\w+)", str(identity(experiment.data)))
 
     known = {name for experiment in experiments().values() for name in sources(experiment)}
     named = {name for name in known if re.search(rf"(?<![a-z0-9]){re.escape(data)}(?![a-z0-9])", name)}

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from .data.batch import ArrayData, Batch, Dataset, fingerprint
 from .data.files import save_whole
+from .identity import identity
 from .methods.base import Method
 from .preset import Clock, Preset, make_optimizer, make_schedule
 
@@ -281,9 +282,8 @@ class _Run:
         """What must be the same for a checkpoint to be continued."""
         settings = dataclasses.asdict(self.preset)
         del settings["checkpoint_seconds"], settings["workers"]
-        method = {f"{kind}.{name}": value for kind, part in _parts(self.method) for name, value in _plain(part)}
         data = fingerprint(first.images, first.labels)
-        return {**settings, "seed": self.seed, "images": self.length, "data": data, **method}
+        return {**settings, "seed": self.seed, "images": self.length, "data": data, **_options(self.method)}
 
     def save(self, seconds: float) -> None:
         """All that the next steps depend on, whole or not at all; never a diverged run."""
@@ -360,17 +360,15 @@ def _as_it_is(batch: Any) -> Any:  # data sets give whole batches: nothing to co
     return batch
 
 
-def _parts(method: Method) -> list[tuple[str, Method]]:
-    """The method and those within it, by class."""
-    return [(type(part).__name__, part) for part in method.modules() if isinstance(part, Method)]
-
-
-def _plain(part: Method) -> Iterator[tuple[str, str]]:
-    """A method's settings: its public attributes that are plain data, as text."""
-    for name, value in vars(part).items():
-        plain = isinstance(value, (bool, int, float, str, tuple, type(None))) or dataclasses.is_dataclass(value)
-        if plain and not name.startswith("_") and name != "training" and " at 0x" not in repr(value):
-            yield name, repr(value)
+def _options(method: Method) -> dict[str, str]:
+    """The settings of a method and of those within it: public attributes that are neither weights nor nameless."""
+    found = {}
+    for part in method.modules():
+        for name, value in vars(part).items() if isinstance(part, Method) else ():
+            if not name.startswith("_") and name != "training":
+                with contextlib.suppress(ValueError):
+                    found[f"{type(part).__name__}.{name}"] = repr(identity(value))
+    return found
 
 
 def _averaged(method: Method, decay: float | None) -> torch.optim.swa_utils.AveragedModel | None:

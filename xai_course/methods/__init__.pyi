@@ -117,23 +117,35 @@ from .wsol import FullSupervision as FullSupervision
 from .wsol import PooledMaps as PooledMaps
 from .wsol import TrivialMask as TrivialMask
 
+# The family of explanation losses (Ross et al. 2017, Rao et al. 2023, ReFF and others)
+from .explanation_loss import ExplanationLoss as ExplanationLoss
+from .explanation_loss import Focus as Focus
+from .explanation_loss import check_masks as check_masks
+from .explanation_loss import normalised_shares as normalised_shares
+from .explanation_loss import peak_maps as peak_maps
+from .explanation_loss import squared_strides as squared_strides
+from .guidance import AttentionDistance as AttentionDistance
+from .guidance import Energy as Energy
+from .guidance import L1 as L1
+from .guidance import MatchingL1 as MatchingL1
+from .guidance import MatchingL2 as MatchingL2
+from .guidance import PPCE as PPCE
+from .guidance import RRR as RRR
+from .guidance import RelevantFocus as RelevantFocus
+from .guidance import as_criterion as as_criterion
+from .guidance import right_reasons as right_reasons
+from .check import ExplanationLossReport as ExplanationLossReport
+from .check import check_explanation_loss as check_explanation_loss
+
 # ReFF (Adachi and Yamaguchi 2022)
-from .reff import Focus as Focus
 from .reff import ReFF as ReFF
 from .reff import check_options as check_options
-from .reff import check_relevant as check_relevant
 from .reff import focusing_loss as focusing_loss
-from .reff import layer_weights as layer_weights
-from .reff import matching_l1 as matching_l1
-from .reff import matching_l2 as matching_l2
-from .reff import outside_mass as outside_mass
-from .reff import outside_norm as outside_norm
 from .reff import own_masks as own_masks
 from .pseudo_annotator import Annotated as Annotated
 from .pseudo_annotator import MixedAnnotations as MixedAnnotations
 from .pseudo_annotator import Pix2Pix as Pix2Pix
 from .pseudo_annotator import PseudoAnnotator as PseudoAnnotator
-from .pseudo_annotator import annotation_iou as annotation_iou
 from .pseudo_annotator import annotator_for as annotator_for
 from .pseudo_annotator import choose_annotated as choose_annotated
 from .pseudo_annotator import draw_all as draw_all
@@ -144,9 +156,9 @@ from .pseudo_annotator import step as step
 from .pseudo_annotator import train_annotator as train_annotator
 from .pseudo_annotator import with_pseudo_annotations as with_pseudo_annotations
 from .abn import ABN as ABN
-from .abn import map_loss as map_loss
 
 # Two at once
 from .combined import Combined as Combined
 from .combined import Decision as Decision
 from .combined import Focused as Focused
+from .combined import strengthened as strengthened

@@ -31,7 +31,8 @@ def unit_rows(features: Tensor) -> tuple[Tensor, Tensor]:
                 [0.0000, 0.0000]]), tensor([False,  True]))
     """
     squares = features.square().sum(dim=1, keepdim=True)
-    squares = squares.masked_fill(squares.isinf(), torch.nan)  # else 1 / inf would make a finite row zero, silently
+    if _any(squares.isinf()):  # 1 / inf would make a finite row zero, silently
+        squares = squares.masked_fill(squares.isinf(), torch.nan)
     dead = squares < SHORTEST**2
     if _any(dead):
         squares = squares.masked_fill(dead, torch.inf)

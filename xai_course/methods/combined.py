@@ -8,6 +8,7 @@ checkpoint is written; only its names repeat in ``state_dict()``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -28,32 +29,63 @@ class Combined(Method):
 
     Args:
         net: the shared network; its class activation map is the explanation.
-        parts: each called with the network gives a `Method` that yields once per batch and has a ``balance`` or a
-            ``label_smoothing``, which is multiplied by k here.
+        parts: each called with the network gives a `Method` that yields once per batch; each takes a ``balance`` or a
+            ``label_smoothing`` as keyword, and is made with k times what it has without.
 
     Raises:
         ValueError: fewer than two parts, or one without a strength.
+
+    Example:
+        >>> from functools import partial
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.methods.reff import ReFF
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> parts = [partial(CrossEntropy, label_smoothing=0.1), partial(ReFF, layers=["body.4"], balance=3.0)]
+        >>> smoothed, focused = Combined(small_cnn(3, width=2), parts).parts
+        >>> smoothed.label_smoothing, focused.balance
+        (0.2, 6.0)
     """
 
-    def __init__(self, net: nn.Module, parts: Sequence[Callable[[nn.Module], Method]]):
+    def __init__(self, net: nn.Module, parts: Sequence[Callable[..., Method]]):
         super().__init__(net)
         if len(parts) < 2:
             raise ValueError(f"parts must be at least two methods, got {len(parts)}")
-        self.parts = nn.ModuleList(part(net) for part in parts)
-        for part in self.parts:
-            name = next((n for n in STRENGTHS if hasattr(part, n)), None)
-            if name is None:
-                raise ValueError(f"parts must have one of {', '.join(STRENGTHS)}, got {type(part).__name__}")
-            setattr(part, name, len(parts) * getattr(part, name))
+        self.parts = nn.ModuleList(strengthened(part, net, len(parts)) for part in parts)
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
-        found = [next(iter(part.losses(batch, clock))) for part in self.parts]
+        found = [next(iter(cast(Method, part).losses(batch, clock))) for part in self.parts]
         terms = {f"{type(p).__name__} {k}": v for p, f in zip(self.parts, found) for k, v in f.items()}
-        yield terms | {"total": sum(f["total"] for f in found) / len(found)}
+        first, *others = [each["total"] for each in found]
+        yield terms | {"total": sum(others, first) / len(found)}
+
+
+def strengthened(part: Callable[..., Method], net: nn.Module, factor: float) -> Method:
+    """The method that ``part`` makes on ``net``, with ``factor`` times the strength it would have: set, or by default.
+
+    Raises:
+        ValueError: the method has none of `STRENGTHS`.
+
+    Example:
+        >>> from functools import partial
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> strengthened(partial(CrossEntropy, label_smoothing=0.1), nn.Linear(2, 2), 2).label_smoothing
+        0.2
+    """
+    method = part(net)
+    name = next((name for name in STRENGTHS if hasattr(method, name)), None)
+    if name is None:
+        raise ValueError(f"parts must have one of {', '.join(STRENGTHS)}, got {type(method).__name__}")
+    return part(net, **{name: factor * getattr(method, name)})
 
 
 class Decision(nn.Module):
-    """What a method decides with, as a network: ``forward`` gives the method's logits."""
+    """What a method decides with, as a network: ``forward`` gives the method's logits.
+
+    Example:
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> Decision(CrossEntropy(nn.Identity()))(torch.tensor([[1.0, 2.0]]))
+        tensor([[1., 2.]])
+    """
 
     def __init__(self, method: Method):
         super().__init__()
@@ -74,6 +106,13 @@ class Focused(Method):
         base: called with the network gives a `Method` that yields once per batch; its map is the explanation.
         focus: called with the decision and ``layers`` gives a `ReFF`.
         layers: names of modules of ``net``.
+
+    Example:
+        >>> from functools import partial
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> Focused(small_cnn(3, width=2), CrossEntropy, partial(ReFF, balance=3.0), ["body.4"]).focus.layers
+        ('method.net.body.4',)
     """
 
     def __init__(

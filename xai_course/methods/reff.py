@@ -8,101 +8,35 @@ here, Eq. 4 and Algorithm 1 here and in `pseudo_annotator`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..data.batch import Batch
-from ..maps import BATCH_NORM, GradCam, enlarge, grad_cam, normalise, unit_mass
+from ..maps import BATCH_NORM, GradCam, enlarge, grad_cam, normalise
 from ..preset import Clock
 from .base import Losses, Method, classification_loss
+from .explanation_loss import ExplanationLoss, Focus
+from .guidance import as_criterion
 
 PAPER_WEIGHTS = (15.0, 60.0, 250.0, 1000.0)  # Section 4.2, ResNet-50's layer1..layer4 at 224 pixels
 
 
-class Focus(NamedTuple):
-    """The regulariser and what one must watch beside it: per-layer terms ``[L]`` and shares of dead maps ``[L]``."""
-
-    loss: Tensor
-    layers: Tensor
-    dead: Tensor
-
-
-def shares(maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    r"""Normalised explanations :math:`I'_l = I_l / \|I_l\|_1` at the size of the annotation (Section 3.1).
-
-    Resized first, divided afterwards: only then does each map sum to one over the annotation's pixels.
-
-    Args:
-        maps: ``[B, h, w]`` >= 0, any float dtype; computed in float32 at least (:math:`I'^2` underflows in half).
-        size: ``(H, W)`` of the annotation.
-
-    Returns:
-        ``[B, H, W]`` that sum to 1 each, and ``[B]`` bool: True for a dead (all-zero) map, whose shares are zero with
-        zero gradient instead of 0/0.
-    """
-    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    unit = unit_mass(enlarge(maps, size))
-    return unit.maps, unit.dead
-
-
-def outside_norm(shares: Tensor, relevant: Tensor) -> Tensor:
-    r"""Squared norm outside the object, :math:`\|I' \odot (1 - s)\|_2^2` of Eq. 3. ``[B, H, W]`` twice -> ``[B]``."""
-    return (shares * (1 - relevant)).square().sum(dim=(1, 2))
-
-
-def outside_mass(shares: Tensor, relevant: Tensor) -> Tensor:
-    r"""Share of the explanation outside the object, :math:`m = \sum_p I'_p (1 - s_p)` in [0, 1]; ours, not the paper's.
-
-    With :math:`N = (\sum_p I'_p(1-s_p))^2 / \sum_p (I'_p(1-s_p))^2`, the number of pixels over which the outside part
-    spreads, the paper's penalty is :math:`m^2 / N`. Its pull on the mass is weaker than the linear one by the factor
-    :math:`N / 2m`: hundreds where the cue is a texture that fills the background, about one where it is a single spot.
-    """
-    return (shares * (1 - relevant)).sum(dim=(1, 2))
-
-
-def matching_l1(shares: Tensor, relevant: Tensor) -> Tensor:
-    r""":math:`\|I' - s\|_1` (supplement B); for binary s it equals :math:`|s| - 1 + 2m`. ``[B]``."""
-    return (shares - relevant).abs().sum(dim=(1, 2))
-
-
-def matching_l2(shares: Tensor, relevant: Tensor) -> Tensor:
-    r""":math:`\|I' - s\|_2^2` (supplement B); for binary s it equals :math:`|s| - 2 + 2m + \|I'\|_2^2`. ``[B]``."""
-    return (shares - relevant).square().sum(dim=(1, 2))
-
-
-PENALTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "outside": outside_norm,
-    "energy": outside_mass,
-    "l1": matching_l1,
-    "l2": matching_l2,
-}
-
-
-def layer_weights(maps: Sequence[Tensor], size: Sequence[int], penalty: str = "outside") -> list[float]:
-    r"""Default :math:`w_l`, one for each layer: the squared stride :math:`HW / (h_l w_l)`, and 1 for the Energy loss.
-
-    Nearest upsampling spreads each cell's share over stride² pixels and so divides the squared norm by stride²; the
-    weight undoes exactly this. The paper's grid-searched (15, 60, 250, 1000) are (4, 8, 16, 32)² rounded. The mass does
-    not depend on the resolution.
-    """
-    return [1.0 if penalty == "energy" else size[0] * size[1] / (m.shape[1] * m.shape[2]) for m in maps]
-
-
 def focusing_loss(
-    maps: Sequence[Tensor], relevant: Tensor, weights: Sequence[float] | None = None, penalty: str = "outside"
+    maps: Tensor | Sequence[Tensor],
+    relevant: Tensor,
+    weights: Sequence[float] | None = None,
+    penalty: str | ExplanationLoss = "outside",
 ) -> Focus:
     r"""Eq. 3 (and, with generated annotations, Eq. 4) with several layers.
 
     .. math:: \mathcal L = \frac1B \sum_b \sum_l w_l \, \| I'_l \odot (1 - s) \|_2^2
 
     Args:
-        maps: one ``[B, h_l, w_l]`` per layer, non-negative Grad-CAMs that still carry their graph.
+        maps: one ``[B, h_l, w_l]`` per layer (or a single tensor), non-negative Grad-CAMs that still carry their graph.
         relevant: ``[B, H, W]`` in [0, 1], 1 where the network may look; soft values are allowed.
-        weights: one :math:`w_l` per layer; None for `layer_weights`.
-        penalty: "outside" (the paper), "energy" (linear, ours), "l1" or "l2" (supplement B).
+        weights: one :math:`w_l` per layer; None for squared strides (1 for losses that do not depend on the size).
+        penalty: a name in `guidance.FAMILY` or a criterion of that family: "outside" is the paper's, "energy" the
+            Energy loss, "l1" and "l2" those of supplement B.
 
     Returns:
         A scalar >= 0, mean over the batch; the unweighted per-layer terms; per layer the share of dead maps, which cost
@@ -110,40 +44,14 @@ def focusing_loss(
 
     Raises:
         ValueError: unknown penalty, shapes or weights that do not fit, an empty batch, annotations outside [0, 1].
+
+    Example:
+        >>> from torch import tensor
+        >>> maps, masks = tensor([[[1.0, 4.0], [6.0, 1.0]]]), tensor([[[0, 1], [0, 0]]])
+        >>> print(f"{focusing_loss(maps, masks).loss:.4f}, {focusing_loss(maps, masks, penalty='energy').loss:.4f}")
+        0.2639, 0.6667
     """
-    if penalty not in PENALTIES:
-        raise ValueError(f"penalty must be one of {sorted(PENALTIES)}, got {penalty!r}")
-    if weights is not None and (len(weights) != len(maps) or not all(w >= 0 for w in weights)):
-        raise ValueError(f"weights must hold one number per layer ({len(maps)}), each >= 0, got {tuple(weights)}")
-    if not maps or any(each.ndim != 3 or not len(each) or len(each) != len(maps[0]) for each in maps):
-        got = [tuple(each.shape) for each in maps]
-        raise ValueError(f"maps must be one or more [B, h, w] with one B >= 1, got {got}")
-    check_relevant(relevant, len(maps[0]))
-    size = relevant.shape[1:]
-    scale = layer_weights(maps, size, penalty) if weights is None else weights
-
-    def term(each: Tensor) -> tuple[Tensor, Tensor]:
-        share, empty = shares(each, size)
-        cost = PENALTIES[penalty](share, relevant.to(share.dtype))
-        return torch.where(empty, torch.zeros_like(cost), cost).mean(), empty.float().mean()
-
-    with torch.autocast(relevant.device.type, enabled=False):
-        # recomputed in the backward pass: the maps are small, their enlargements to the size of the image are not
-        found = [checkpoint(term, each, use_reentrant=False, preserve_rng_state=False) for each in maps]
-        terms, dead = zip(*found)
-        loss = sum(w * cost for w, cost in zip(scale, terms))
-    return Focus(loss, torch.stack(terms).detach(), torch.stack(dead))
-
-
-def check_relevant(relevant: Tensor, batch: int) -> None:
-    """Raises ValueError unless ``relevant`` is ``[batch, H, W]`` within [0, 1] (values are read on the CPU only)."""
-    if relevant.ndim != 3 or len(relevant) != batch or not relevant.numel():
-        raise ValueError(f"relevant must be [{batch}, H, W], got {tuple(relevant.shape)}")
-    if relevant.device.type != "cpu" or relevant.dtype == torch.bool:  # elsewhere the look would stall the device
-        return
-    low, high = relevant.min().item(), relevant.max().item()
-    if not 0 <= low <= high <= 1:
-        raise ValueError(f"relevant must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
+    return as_criterion(penalty, weights).look(maps, relevant)
 
 
 def own_masks(batch: Batch) -> Tensor:
@@ -151,6 +59,11 @@ def own_masks(batch: Batch) -> Tensor:
 
     Raises:
         ValueError: the data set has no masks.
+
+    Example:
+        >>> batch = Batch(torch.zeros(1, 3, 1, 2), torch.tensor([0]), torch.tensor([[[True, False]]]), torch.arange(1))
+        >>> own_masks(batch)
+        tensor([[[1., 0.]]])
     """
     if batch.masks is None:
         raise ValueError("masks must be [B, H, W] for ReFF, got None: use a data set with masks or a pseudo-annotator")
@@ -165,9 +78,9 @@ class ReFF(Method):
     Args:
         net: a classifier with logits ``[B, K]``.
         layers: names of the modules whose outputs are explained, low to high.
-        weights: :math:`w_l`; None for squared strides (`layer_weights`), the paper's own as `PAPER_WEIGHTS`.
+        weights: :math:`w_l`; None for squared strides, the paper's own as `PAPER_WEIGHTS`.
         balance: :math:`\lambda`.
-        penalty: "outside" (the paper), "energy", "l1", "l2".
+        penalty: "outside" (the paper), another name in `guidance.FAMILY`, or a criterion of that family.
         annotations: ``batch -> [B, H, W]`` in [0, 1]; default the data set's masks, `MixedAnnotations` for Algorithm 1.
         ramp: :math:`\lambda` rises linearly from 0 over this share of the run; 0 switches the ramp off. A ramp lets
             the shortcut be learned first.
@@ -176,6 +89,14 @@ class ReFF(Method):
 
     Raises:
         ValueError: an option outside its range.
+
+    Example:
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> method = ReFF(small_cnn(3, width=2, seed=0), ["body.3", "body.4"], penalty="energy", balance=0.1)
+        >>> masks = torch.ones(2, 32, 32, dtype=torch.bool)
+        >>> batch = Batch(torch.rand(2, 3, 32, 32), torch.tensor([0, 2]), masks, torch.arange(2))
+        >>> next(method.losses(batch, Clock()))["focusing"]  # everything is relevant
+        tensor(0.)
     """
 
     def __init__(
@@ -185,14 +106,17 @@ class ReFF(Method):
         *,
         weights: Sequence[float] | None = None,
         balance: float = 1.0,
-        penalty: str = "outside",
+        penalty: str | ExplanationLoss = "outside",
         annotations: Callable[[Batch], Tensor] = own_masks,
         ramp: float = 0.0,
         batch_norm: str = "keep",
     ):
         super().__init__(net)
-        check_options(net, layers, weights, balance, penalty, ramp, batch_norm)
-        self.layers, self.weights, self.balance, self.penalty = tuple(layers), weights, balance, penalty
+        check_options(net, layers, weights, balance, ramp, batch_norm)
+        self.layers, self.weights, self.balance, self.penalty = tuple(layers), weights, balance, str(penalty)
+        self.criterion = as_criterion(penalty, weights)
+        if self.criterion.reduction == "none":
+            raise ValueError(f"the penalty's reduction must be mean or sum, got {self.criterion}")
         self.annotations, self.ramp, self.batch_norm = annotations, ramp, batch_norm
 
     def focus(self, batch: Batch) -> tuple[Focus, Tensor]:
@@ -209,7 +133,7 @@ class ReFF(Method):
         else:
             logits = self.net(batch.images)
             maps, _ = self.cams(batch, "frozen")
-        return focusing_loss(maps, relevant, self.weights, self.penalty), logits
+        return self.criterion.look(maps, relevant), logits
 
     def cams(self, batch: Batch, batch_norm: str) -> GradCam:
         """Grad-CAM of the true classes at all layers, differentiable; and the logits of the same forward.
@@ -247,8 +171,16 @@ class ReFF(Method):
         return normalise(enlarge(maps[0], images.shape[-2:]))
 
 
-def check_options(net, layers, weights, balance, penalty, ramp, batch_norm) -> None:
-    """Raises ValueError naming the first option of `ReFF` that is out of range."""
+def check_options(
+    net: nn.Module, layers: Sequence[str], weights: Sequence[float] | None, balance: float, ramp: float, batch_norm: str
+) -> None:
+    """Raises ValueError naming the first option of `ReFF` that is out of range.
+
+    Example:
+        >>> check_options(nn.Sequential(nn.ReLU()), ["0"], None, balance=-1.0, ramp=0.0, batch_norm="keep")
+        Traceback (most recent call last):
+        ValueError: balance must be >= 0 and ramp lie in [0, 1], got -1.0 and 0.0
+    """
     inner = net.module if isinstance(net, nn.parallel.DistributedDataParallel) else net
     valid = [name for name, _ in inner.named_modules() if name]
     unknown = [name for name in layers if name not in valid]
@@ -258,7 +190,5 @@ def check_options(net, layers, weights, balance, penalty, ramp, batch_norm) -> N
         raise ValueError(f"weights must hold {len(layers)} numbers >= 0, one per layer, got {tuple(weights)}")
     if not (balance >= 0 and 0 <= ramp <= 1):
         raise ValueError(f"balance must be >= 0 and ramp lie in [0, 1], got {balance} and {ramp}")
-    if penalty not in PENALTIES:
-        raise ValueError(f"penalty must be one of {sorted(PENALTIES)}, got {penalty!r}")
     if batch_norm not in BATCH_NORM:
         raise ValueError(f"batch_norm must be one of {BATCH_NORM}, got {batch_norm!r}")

@@ -1,5 +1,8 @@
 from .abn import AttentionBranchNetwork as AttentionBranchNetwork
 from .abn import abn_from as abn_from
+from .adapters import GapView as GapView
+from .adapters import gap_classifier as gap_classifier
+from .adapters import logits_of as logits_of
 from .capsules import CapsuleNet as CapsuleNet
 from .capsules import RoutingNet as RoutingNet
 from .capsules import capsule_net as capsule_net

@@ -27,6 +27,10 @@ class UNetGenerator(nn.Module):
 
     Raises:
         ValueError: fewer than two downs, or (in forward) an image that cannot be halved that often.
+
+    Example:
+        >>> UNetGenerator(downs=2, width=2)(torch.zeros(1, 3, 8, 8)).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, inputs: int = 3, outputs: int = 1, *, downs: int = 8, width: int = 64, dropout: float = 0.5):
@@ -38,14 +42,14 @@ class UNetGenerator(nn.Module):
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, (before, after) in enumerate(zip([inputs, *sizes], sizes)):
             outer, inner = i == 0, i == downs - 1
-            step = [] if outer else [nn.LeakyReLU(0.2)]
+            step: list[nn.Module] = [] if outer else [nn.LeakyReLU(0.2)]
             step.append(nn.Conv2d(before, after, 4, 2, 1, bias=False))
             # no norm at the innermost step: BatchNorm over one value per channel is undefined for a single image
             step += [] if outer or inner else [nn.BatchNorm2d(after)]
             self.down.append(nn.Sequential(*step))
             target = outputs if outer else before
             rise = nn.ConvTranspose2d(after if inner else 2 * after, target, 4, 2, 1, bias=outer)
-            tail = [nn.Tanh()] if outer else [nn.BatchNorm2d(target)]
+            tail: list[nn.Module] = [nn.Tanh()] if outer else [nn.BatchNorm2d(target)]
             tail += [nn.Dropout(dropout)] if 4 <= i < downs - 1 and dropout else []
             self.up.append(nn.Sequential(nn.ReLU(), rise, *tail))
 
@@ -70,6 +74,10 @@ def patch_discriminator(channels: int = 4, *, width: int = 64, layers: int = 3) 
     """PatchGAN: ``[B, channels, H, W]`` (image and annotation stacked) -> one logit per patch ``[B, 1, h, w]``.
 
     Three strided 4x4 convolutions and two with stride 1: 64, 128, 256, 512 and 1 channels, receptive field 70 pixels.
+
+    Example:
+        >>> patch_discriminator()(torch.zeros(1, 4, 256, 256)).shape, receptive_field(patch_discriminator())
+        (torch.Size([1, 1, 30, 30]), 70)
     """
     steps: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
     size = width
@@ -99,6 +107,6 @@ def initialise(net: nn.Module, gain: float = 0.02) -> nn.Module:
             nn.init.normal_(module.weight, 0.0, gain)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, gain)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
+        if isinstance(bias := getattr(module, "bias", None), Tensor):
+            nn.init.zeros_(bias)
     return net

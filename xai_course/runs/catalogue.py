@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-import importlib.util
-from collections.abc import Iterable
 from functools import cache
 
+from . import declared
+from .declared import unknown
 from .experiment import Experiment
+
+__all__ = ["PAPERS", "experiments", "find", "matching", "unknown"]
 
 PAPERS = {
     "looking": "Where does a network look?",
@@ -30,11 +31,9 @@ def experiments() -> dict[str, Experiment]:
     """
     found: dict[str, Experiment] = {}
     for paper in PAPERS:
-        if importlib.util.find_spec(f"{__package__}.{paper}") is None:
-            continue
-        for experiment in importlib.import_module(f"{__package__}.{paper}").EXPERIMENTS:
-            if experiment.name in found or experiment.paper != paper:
-                raise ValueError(f"experiment name {experiment.name!r} is taken or belongs to another paper")
+        for experiment in declared.experiments(paper):
+            if experiment.name in found:
+                raise ValueError(f"experiment name {experiment.name!r} is taken")
             found[experiment.name] = experiment
     return found
 
@@ -51,11 +50,3 @@ def matching(pattern: str) -> list[Experiment]:
     below = [name for name in experiments() if name.startswith(f"{pattern}/")]
     names = below or fnmatch.filter(experiments(), pattern)
     return [experiments()[n] for n in names] if names else [find(pattern)]
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """What to say of a name that is not ``known``, with one that is near, as a whole or in its last part."""
-    last = {one.rpartition("/")[2]: one for one in known}
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    near = near or [last[part] for part in difflib.get_close_matches(name, last, n=1, cutoff=0.75)]
-    return f"unknown {kind} {name!r}" + (f": did you mean {near[0]!r}?" if near else "")

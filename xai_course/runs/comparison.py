@@ -61,11 +61,7 @@ def title(key: str) -> str:
 
 def twin(key: str) -> str:
     """The row a method is compared with; its own name where it is the plain one."""
-    if hasattr(row := _row(key), "twin"):
-        return row.twin.rpartition("/")[2] or key
-    from .bench_parts import COMBINED, ROWS
-
-    return ROWS[COMBINED[key][1][0] if key in COMBINED else key].twin if key in {*COMBINED, *ROWS} else key
+    return _row(key).twin.rpartition("/")[2] or key
 
 
 def primary(setting: str) -> tuple[str, ...]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import functools
-import inspect
 import json
 import platform
 import subprocess
@@ -19,13 +17,12 @@ from torch import nn
 from .. import train
 from ..data.batch import Splits, fingerprint
 from ..data.files import cache_folder, write_atomically
+from ..identity import code_of, identity
 from ..methods.base import Method
 from ..preset import Preset
 from ..train import fit
 from . import records
 from .records import Metric, Record
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,7 @@ class Experiment:
         needs: what this row takes that is not at hand everywhere (a licence, a download, a GPU).
         augment: applied to training batches.
         shown: the metrics a results table prints, beside those reported.
+        twin: the name of the row in the same table that it is compared with; "" for none.
     """
 
     name: str
@@ -57,6 +55,7 @@ class Experiment:
     needs: str = ""
     augment: Callable | None = None
     shown: Sequence[str] = ("accuracy",)
+    twin: str = ""
 
     @property
     def paper(self) -> str:
@@ -73,85 +72,16 @@ class Experiment:
 
     def settings(self, preset: str) -> dict:
         """Everything declared, as plain data."""
-        parts = ("data", "net", "method", "augment")
-        return {
-            "preset": {name: describe(value) for name, value in asdict(self.preset(preset)).items()},
-            **{part: describe(getattr(self, part)) for part in parts},
-            "measures": [describe(measure) for measure in self.measures],
-        }
+        parts = ("data", "net", "method", "augment", "measures")
+        plan = identity(asdict(self.preset(preset)))
+        return {"preset": plan, **{part: identity(getattr(self, part)) for part in parts}}
 
+    def code(self) -> str:
+        """Hash of the source that decides a run, so that a cached seed is never reused after it changed.
 
-def describe(call: object) -> object:
-    """A function, class or partial of either as plain data: its name and its arguments.
-
-    Raises:
-        ValueError: a lambda or local function, which has no name to be found by.
-    """
-    if isinstance(call, functools.partial):
-        arguments = {**{str(i): describe(a) for i, a in enumerate(call.args)}, **call.keywords}
-        return {"call": describe(call.func), **{k: describe(v) for k, v in arguments.items()}}
-    if callable(call):
-        if "<" in call.__qualname__:
-            raise ValueError(
-                f"experiments are data: name {call.__qualname__} at module level, or use functools.partial"
-            )
-        return f"{call.__module__}.{call.__qualname__}"
-    if isinstance(call, (list, tuple)):
-        return [describe(part) for part in call]
-    return call if isinstance(call, (str, int, float, bool, type(None))) else repr(call)
-
-
-def code_fingerprint(experiment: Experiment) -> str:
-    """Hash of the source that decides a run, so that a cached seed is never reused after it changed.
-
-    That is: the training loop, the files of everything declared, and what these files import from this package. Of the
-    modules of this folder, where many rows stand side by side, only the functions declared and the files' imports.
-    """
-    calls = [experiment.data, experiment.net, experiment.method, experiment.augment, *experiment.measures]
-    files, texts = {Path(train.__file__)}, []
-    while calls:
-        call = calls.pop()
-        if isinstance(call, (list, tuple)):
-            calls += call
-        elif isinstance(call, functools.partial):
-            calls += [call.func, *call.args, *call.keywords.values()]
-        elif callable(call):
-            call = inspect.unwrap(call)  # a decorator's file decides nothing
-            path = Path(inspect.getsourcefile(call))
-            if path.parent == HERE:
-                texts.append(inspect.getsource(call))
-                files |= imported(path)
-            else:
-                files.add(path)
-    waiting = list(files)
-    while waiting:
-        found = imported(waiting.pop()) - files
-        files |= found
-        waiting += found
-    return fingerprint(*(path.read_bytes() for path in sorted(files)), *sorted(texts))
-
-
-def _sources(place: Path) -> tuple[Path, ...]:
-    """The files behind an imported name: a module's, or a room's with the stub that says where its names come from."""
-    return place.with_suffix(".py"), place / "__init__.py", place / "__init__.pyi"
-
-
-@functools.cache
-def imported(path: Path) -> frozenset[Path]:
-    """The files of this package that a source file imports, those of this folder left out."""
-    folder, found = HERE.parent, set()
-    if not path.is_relative_to(folder):
-        return frozenset()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        names = [a.name for a in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
-        if isinstance(node, ast.ImportFrom):
-            start = path.parents[node.level - 1] if node.level else folder.parent
-            stem = start.joinpath(*(node.module or "").split("."))
-            places = [stem, *(stem / name for name in names)]
-        else:
-            places = [folder.parent.joinpath(*name.split(".")) for name in names]
-        found |= {file for place in places for file in _sources(place)}
-    return frozenset(f for f in found if f.is_relative_to(folder) and f.parent != HERE and f.is_file())
+        That is: the training loop, the files of everything declared, and what these files import from this package.
+        """
+        return code_of(train.fit, self.data, self.net, self.method, self.augment, *self.measures)
 
 
 def run(
@@ -178,7 +108,7 @@ def run(
 
 def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = True, quiet: bool = True) -> dict:
     """One trained and measured network, as plain data; finished results come from the cache."""
-    settings, code = experiment.settings(preset), code_fingerprint(experiment)
+    settings, code = experiment.settings(preset), experiment.code()
     key = fingerprint(settings, code)
     folder = cache_folder() / "runs" / experiment.name / preset / f"seed{seed}-{key}"
     done = folder / "result.json"
@@ -226,7 +156,7 @@ def collect(experiment: Experiment, preset: str, seeds: Sequence[int], results: 
         device=", ".join(sorted({r["device"] for r in results})),
         versions=versions(),
         commit=commit(),
-        code=code_fingerprint(experiment),
+        code=experiment.code(),
         seconds=tuple(r["seconds"] for r in results),
         memory_mb=max(r["memory_mb"] for r in results),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

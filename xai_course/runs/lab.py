@@ -7,21 +7,19 @@ lab that is run again loads what was finished, continues what was not, and train
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType
 
 import torch
-from torch import Tensor, nn
 
 from .. import colab, train
 from ..data.batch import Dataset, fingerprint
 from ..data.files import cache_folder
+from ..identity import code_of, identity, sources
 from ..methods.base import Method
 from ..preset import Preset
 from ..train import Augment
@@ -71,59 +69,22 @@ def key(method: Method, data: Dataset, preset: Preset, *, seed: int = 0, augment
     """Sixteen hex digits that change with anything that decides the trained weights.
 
     That is: preset, seed, the images with labels, masks and order that training reads, the method with all its settings
-    and initial weights, the augmentation, the package's code below the trainer, and PyTorch. Not the device.
+    and initial weights, the augmentation, the package's code that training runs through, and PyTorch. Not the device.
 
     Raises:
-        ValueError: something has no lasting name: code written in a notebook, an object known by its address only, or
-            package files that changed after this process had loaded them.
+        ValueError: something has no lasting name (see `identity`), or package files changed after they were loaded.
     """
     settings = dataclasses.asdict(preset)
     del settings["checkpoint_seconds"], settings["workers"]  # they change when it is saved and loaded, not what
     length = min(len(data), preset.limit or len(data))
     parts = [range(i, min(i + 256, length)) for i in range(0, length, 256)]
     images = [identity(tuple(data.__getitems__(part))) for part in parts]
-    return fingerprint(torch.__version__, _code(), settings, seed, identity(method), identity(augment), images)
-
-
-def identity(value: object) -> object:
-    """``value`` as plain data: tensors by content, objects by class and attributes, functions and classes by name.
-
-    Raises:
-        ValueError: see `key`.
-    """
-    named = isinstance(value, (type, FunctionType, BuiltinFunctionType))
-    home = value if named else type(value)
-    if home.__module__ == "__main__" or "<" in home.__qualname__:
-        raise ValueError(f"{home.__qualname__} is written in this notebook, so no name tells when it changes")
-    if named:
-        return f"{home.__module__}.{home.__qualname__}"
-    if isinstance(value, Tensor):
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        return tuple(value.shape), str(value.dtype), value.requires_grad, fingerprint(content)
-    if isinstance(value, functools.partial):
-        return "partial", identity([value.func, value.args, value.keywords])
-    if isinstance(value, Mapping):
-        return [(name, identity(inner)) for name, inner in value.items()]
-    if isinstance(value, (list, tuple)):
-        return [identity(inner) for inner in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(repr(identity(inner)) for inner in value)
-    if isinstance(value, nn.Module) or dataclasses.is_dataclass(value):
-        return identity(type(value)), identity(vars(value))
-    text = repr(value)
-    if " at 0x" in text or "..." in text:  # an address, or an array's shortened text
-        raise ValueError(f"a {home.__qualname__} has no lasting name")
-    return text
-
-
-def _code() -> str:
-    """Hash of the package's code that training runs through."""
-    root = Path(train.__file__).parent
-    files = [root / "train.py", root / "preset.py"]
-    files += [file for room in ("maps", "measure", "methods", "nets") for file in sorted((root / room).rglob("*.py"))]
-    if max(file.stat().st_mtime for file in files) > STARTED:
+    through = (train.fit, method, augment)
+    if max(file.stat().st_mtime for file in sources(*through)) > STARTED:
         raise ValueError("the package's files have changed since they were loaded: restart the kernel to use them")
-    return fingerprint(*(file.read_bytes() for file in files))
+    return fingerprint(
+        torch.__version__, code_of(*through), settings, seed, identity(method), identity(augment), images
+    )
 
 
 def _room_for(out: Path, method: Method) -> Path:
@@ -199,6 +160,10 @@ def _trained(experiment: Experiment, profile: str) -> Record:
     known = records.available(experiment.name)
     record = known.get(profile) or known.get("smoke")
     seeds = record.seeds if record else (0, 1, 2)
-    took = f"; the committed run took {sum(record.seconds):.0f} s on {record.device}" if profile in known else ""
+    took = (
+        f"; the committed run took {sum(record.seconds):.0f} s on {record.device}"
+        if record and profile in known
+        else ""
+    )
     colab.say_once(f"{experiment.name}: training {profile}, seeds {', '.join(map(str, seeds))}{took}")
     return run(experiment, profile, seeds)

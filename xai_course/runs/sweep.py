@@ -42,7 +42,7 @@ def sweep(
     failed = []
     engine = _work(jobs, workers) if cluster is None else on_cluster(jobs, workers, cluster)
     for (name, _, seed, *_), result in engine:
-        if isinstance(result, Exception):  # one bad run must not cost the others
+        if isinstance(result, BaseException):  # one bad run must not cost the others
             failed.append(f"{name} seed {seed}: {type(result).__name__}: {result}")
             continue
         finished[name][seed] = result
@@ -52,14 +52,13 @@ def sweep(
         raise RuntimeError(f"{len(failed)} of {len(jobs)} runs failed\n" + "\n".join(failed))
 
 
-def _work(jobs: list[tuple], workers: int) -> Iterator[tuple[tuple, dict | Exception]]:
+def _work(jobs: list[tuple], workers: int) -> Iterator[tuple[tuple, dict | BaseException]]:
     if workers == 1:
         for job in jobs:
             try:
-                result = _one(job)
+                yield job, _one(job)
             except Exception as error:
-                result = error
-            yield job, result
+                yield job, error
         return
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
@@ -70,7 +69,7 @@ def _work(jobs: list[tuple], workers: int) -> Iterator[tuple[tuple, dict | Excep
             yield futures[future], future.exception() or future.result()
 
 
-def on_cluster(jobs: list[tuple], workers: int, address: str) -> Iterator[tuple[tuple, dict | Exception]]:
+def on_cluster(jobs: list[tuple], workers: int, address: str) -> Iterator[tuple[tuple, dict | BaseException]]:
     """The same on Ray (extra ``cluster``). A run whose worker dies is started again and goes on from its checkpoint.
 
     Raises:

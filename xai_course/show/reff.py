@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..data.boxes import masks_to_boxes
 from ..maps import grad_cam, normalise
-from ..methods.reff import outside_mass, outside_norm, shares
+from ..methods.explanation_loss import ExplanationLoss, normalised_shares
+from ..methods.guidance import Energy, RelevantFocus
 from .style import CYCLE, MAP_COLOURS, bare, canvas, draw, frame, image_grid, sheet
 
 NAMES = {"ce": "cross-entropy", "reff": "ReFF", "energy": "Energy loss", "abn": "ABN"}
@@ -27,28 +28,32 @@ def _numbers(axis, values: Tensor, text: str = "{:.2g}", **how) -> None:
     bare(axis)
 
 
-def forces(cam: Tensor, relevant: Tensor):
+COMPARED = {"squared norm (paper)": RelevantFocus(), "Energy loss": Energy()}
+
+
+def forces(cam: Tensor, relevant: Tensor, penalties: Mapping[str, ExplanationLoss] = COMPARED, columns: int = 3):
     """A map and what gradient descent on each penalty does to it: up (red) or down (blue).
 
     Args:
         cam: ``[h, w]`` >= 0. relevant: ``[h, w]`` in {0, 1}, outlined.
+        penalties: name to criterion. columns: panels in a row.
     """
-    raw = cam.double()[None].requires_grad_()
-    share, _ = shares(raw, cam.shape)
-    steps = [
-        -torch.autograd.grad(f(share, relevant.double()[None]).sum(), raw, retain_graph=True)[0][0]
-        for f in (outside_norm, outside_mass)
-    ]
-    with canvas(6.6, 2.3, 3) as (figure, axes):
-        _numbers(axes[0], share[0].detach(), cmap=MAP_COLOURS, vmin=0)
-        axes[0].set_title("share of the map")
-        for axis, step, name in zip(axes[1:], steps, ("squared norm (paper)", "Energy loss")):
-            step = step / step.abs().max()
-            _numbers(axis, step, "{:+.2f}", cmap="RdBu_r", vmin=-1.4, vmax=1.4)
-            axis.set_title(f"push by the {name}")
-        for axis in axes:
+    raw, masks = cam.double()[None].requires_grad_(), relevant.double()[None]
+    share, _ = normalised_shares(raw.detach(), cam.shape)
+    rows = -(-(len(penalties) + 1) // columns)
+    with canvas(2.2 * columns, 2.3 * rows, columns, rows) as (figure, axes):
+        first, *others = axes.flatten()
+        _numbers(first, share[0], cmap=MAP_COLOURS, vmin=0)
+        first.set_title("share of the map")
+        for axis, (name, penalty) in zip(others, penalties.items()):
+            (step,) = torch.autograd.grad(-penalty(raw, masks), raw)
+            _numbers(axis, step[0] / step.abs().max(), "{:+.2f}", cmap="RdBu_r", vmin=-1.4, vmax=1.4)
+            axis.set_title(f"push: {name}")
+        for axis in (first, *others[: len(penalties)]):
             for i, j in relevant.nonzero().tolist():
                 frame(axis, (j, i, j + 1, i + 1))
+        for axis in others[len(penalties) :]:
+            axis.set_axis_off()
     return figure
 
 
@@ -60,8 +65,8 @@ def spread(cells: int, inside: float = 0.5, side: int = 7):
     """
     cam, relevant = spread_map(cells, inside, side)
     counts = range(1, side**2 - 8)
-    norms = [outside_norm(spread_map(n, inside, side)[0][None], relevant[None]).item() for n in counts]
-    mass = outside_mass(cam[None], relevant[None]).item()
+    norms = [RelevantFocus()(spread_map(n, inside, side)[0][None], relevant[None]).item() for n in counts]
+    mass = Energy()(cam[None], relevant[None]).item()
     with canvas(6.6, 2.5, 2, width_ratios=(1, 1.6)) as (figure, (left, right)):
         left.imshow(cam.numpy(), vmin=0, vmax=0.2)
         left.set(xticks=[], yticks=[], title=f"{1 - inside:.0%} of the mass on {cells} outside cells")

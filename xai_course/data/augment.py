@@ -1,0 +1,97 @@
+"""Augmentations: ``(batch, generator) -> batch`` on the batch's device, masks moving along with the images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .batch import Batch
+
+
+def crop_and_flip(batch: Batch, generator: torch.Generator, *, pad: int = 4, flip: bool = True) -> Batch:
+    """Each image moved by up to ``pad`` pixels (zeros come in) and mirrored half of the time; masks move along.
+
+    Example:
+        >>> white = Batch(torch.ones(1, 1, 4, 4), torch.zeros(1), None, torch.zeros(1))
+        >>> moved = crop_and_flip(white, torch.Generator().manual_seed(0), pad=2)
+        >>> moved.images[0, 0].int().tolist()
+        [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
+    """
+    n, _, height, width = batch.images.shape
+
+    def draw(values: int) -> Tensor:
+        return torch.randint(values, (n, 1), generator=generator, device=batch.images.device)
+
+    rows = draw(2 * pad + 1) + torch.arange(height, device=batch.images.device)
+    columns = draw(2 * pad + 1) + torch.arange(width, device=batch.images.device)
+    if flip:
+        columns = torch.where(draw(2).bool(), columns.flip(1), columns)
+    where = (torch.arange(n, device=rows.device)[:, None, None], rows[:, :, None], columns[:, None, :])
+    images = F.pad(batch.images, (pad,) * 4).permute(0, 2, 3, 1)[where].permute(0, 3, 1, 2)
+    masks = None if batch.masks is None else F.pad(batch.masks, (pad,) * 4)[where]
+    return batch._replace(images=images, masks=masks)
+
+
+def scaled_crop(batch: Batch, generator: torch.Generator, *, least: float = 0.08, flip: bool = True) -> Batch:
+    """A random window of ``least`` to 1 of the area and aspect 3/4 to 4/3, resized to the image's size (bilinear).
+
+    One window per image, drawn from ``generator``; mirrored half of the time. In HNC's released ImageNet script the
+    mirroring is commented out; the repository it comes from has it.
+
+    Example:
+        >>> grey = Batch(torch.full((2, 3, 8, 8), 0.5), torch.zeros(2), None, torch.arange(2))
+        >>> cropped = scaled_crop(grey, torch.Generator().manual_seed(0))
+        >>> torch.allclose(cropped.images, grey.images)
+        True
+    """
+    images, count = batch.images, len(batch.images)
+    area, ratio, x, y, coin = torch.rand(5, count, generator=generator, device=images.device)
+    area, aspect = least + (1 - least) * area, torch.exp((2 * ratio - 1) * math.log(4 / 3) / 2)
+    width, height = (area.sqrt() * aspect).clamp_max(1), (area.sqrt() / aspect).clamp_max(1)
+    sign = torch.where(coin < 0.5, -1.0, 1.0) if flip else torch.ones_like(coin)
+    zero = torch.zeros_like(width)
+    across = torch.stack([sign * width, zero, (2 * x - 1) * (1 - width)], dim=1)
+    down = torch.stack([zero, height, (2 * y - 1) * (1 - height)], dim=1)
+    grid = F.affine_grid(torch.stack([across, down], dim=1), list(images.shape), align_corners=False)
+    return batch._replace(images=F.grid_sample(images, grid, padding_mode="border", align_corners=False))
+
+
+def turned(batch: Batch, generator: torch.Generator) -> Batch:
+    """The whole batch mirrored at random in both directions and turned by a random quarter, masks with it (GlaS).
+
+    Example:
+        >>> images = torch.arange(4.0).reshape(1, 1, 2, 2)
+        >>> turned(Batch(images, torch.zeros(1), None, torch.zeros(1)), torch.Generator().manual_seed(0)).images[0, 0]
+        tensor([[3., 1.],
+                [2., 0.]])
+    """
+    flip_x, flip_y, quarters = (
+        int(torch.randint(n, (), generator=generator, device=generator.device)) for n in (2, 2, 4)
+    )
+    dims = [d for d, on in ((-1, flip_x), (-2, flip_y)) if on]
+
+    def move(x: Tensor) -> Tensor:
+        return torch.rot90(x.flip(dims), quarters, (-2, -1))
+
+    return batch._replace(images=move(batch.images), masks=None if batch.masks is None else move(batch.masks))
+
+
+def mirrored(batch: Batch, generator: torch.Generator) -> Batch:
+    """Left and right exchanged in half of the images, masks with them (CUB5).
+
+    Example:
+        >>> images = torch.tensor([0.0, 1]).expand(4, 1, 1, 2)
+        >>> batch = Batch(images, torch.zeros(4), None, torch.zeros(4))
+        >>> mirrored(batch, torch.Generator().manual_seed(0)).images[:, 0, 0]
+        tensor([[1., 0.],
+                [0., 1.],
+                [1., 0.],
+                [1., 0.]])
+    """
+    on = torch.rand(len(batch.images), generator=generator, device=generator.device) < 0.5
+    images = torch.where(on.view(-1, 1, 1, 1), batch.images.flip(-1), batch.images)
+    masks = None if batch.masks is None else torch.where(on.view(-1, 1, 1), batch.masks.flip(-1), batch.masks)
+    return batch._replace(images=images, masks=masks)
