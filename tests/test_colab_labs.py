@@ -26,7 +26,7 @@ from xai_course import colab
 from xai_course.data.batch import ArrayData
 from xai_course.methods.base import CrossEntropy, classification_loss
 from xai_course.methods.hnc import HNC
-from xai_course.nets.convnets import GapClassifier, conv_block, small_cnn
+from xai_course.nets.convnets import GapClassifier, conv, small_cnn
 from xai_course.preset import Preset
 from xai_course.runs import catalogue, lab, records
 from xai_course.train import fit as plain_fit
@@ -48,7 +48,7 @@ def changed(name: str, at: int) -> ArrayData:
 
 def net(width: int = 4, seed: int = 0) -> GapClassifier:
     torch.manual_seed(seed)
-    return GapClassifier(conv_block(3, width), nn.Linear(width, 3))
+    return GapClassifier(conv(3, width), nn.Linear(width, 3))
 
 
 def shift(batch, generator):

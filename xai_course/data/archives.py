@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from .fetch import DataError, source
-from .files import Folder
+from .files import Folder, Root
 from .vision import folders
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp")
@@ -104,7 +104,7 @@ class Archive:
         return {**vars(self), "_zip": None}
 
 
-def archive(root: Folder | None, candidates: Sequence[str], key: str, layout: str, marks: Sequence[str]) -> Archive:
+def archive(root: Root, candidates: Sequence[str], key: str, layout: str, marks: Sequence[str]) -> Archive:
     """The first of the user's folders, or of ``candidates`` inside them, that holds one of ``marks``.
 
     Raises:

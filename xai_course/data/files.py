@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 Folder = str | os.PathLike[str]
+Root = Folder | None  # of data sets; None: the folders that ``XAI_COURSE_DATA`` names
 
 
 def write_atomically(path: Folder, write: Callable[[BinaryIO], object]) -> Path:

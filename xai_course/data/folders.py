@@ -52,6 +52,8 @@ class Cut(TypedDict, total=False):
     """How many images are kept and what of each is shown; the arguments that all loaders share.
 
     Attributes:
+        seed: of the held-out validation images and of what "smoke" or ``limit`` keep, 0 where it is not given; the test
+            images never depend on it.
         size: side of the square images in pixels, instead of the preset's.
         limit: at most so many (train, validation, test) images, instead of the preset's.
         fit: "crop" (largest centred square) or "stretch" (whole image).
@@ -61,6 +63,7 @@ class Cut(TypedDict, total=False):
         {'size': 32, 'fit': 'stretch'}
     """
 
+    seed: int
     size: int | None
     limit: Limit
     fit: str
@@ -295,14 +298,17 @@ def assemble(
     where: Archive,
     parts: Sequence[Sequence[Item]],
     classes: Sequence[str],
-    *,
     preset: str,
-    seed: int,
+    *,
+    validation: float = 0.0,
+    seed: int = 0,
     size: int | None = None,
     limit: Limit = None,
     **options: Any,
 ) -> Splits:
     """Splits of :class:`FolderData`, each cut to the preset's or the given limit; the test images kept never vary.
+
+    ``parts`` are the training, validation and test items; of two, ``validation`` of the first is held out.
 
     Raises:
         ValueError: an unknown preset. DataError: a split without images.
@@ -310,10 +316,12 @@ def assemble(
     Example:
         >>> items = [Item(f"{i}.png", label=i % 2) for i in range(9)]
         >>> parts = items[:5], items[5:7], items[7:]
-        >>> splits = assemble("Toys", Archive("toys", "GlaS", ""), parts, ("a", "b"), preset="smoke", seed=0)
+        >>> splits = assemble("Toys", Archive("toys", "GlaS", ""), parts, ("a", "b"), preset="smoke")
         >>> len(splits.train), splits.train.size
         (5, 64)
     """
+    if len(parts) == 2:
+        parts = (*hold_out(parts[0], validation, seed), parts[1])
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     options.setdefault("fit", "crop")
@@ -324,7 +332,7 @@ def assemble(
             raise where.missing("", f"holds no {split} image of {name}")
         rows = np.sort(np.random.default_rng(draw).permutation(len(part))[:most])
         kept.append([part[i] for i in rows])
-    train, validation, test = (FolderData(where, items, side, len(classes), **options) for items in kept)
+    train, held, test = (FolderData(where, items, side, len(classes), **options) for items in kept)
     decisions = {key: getattr(value, "__name__", value) for key, value in options.items()}
     identity = fingerprint(name, kept, side, sorted(decisions.items()))
-    return Splits(name, train, validation, test, tuple(classes), identity)
+    return Splits(name, train, held, test, tuple(classes), identity)

@@ -6,10 +6,9 @@ the layout expected, where to get it, and the licence.
 
 Arguments shared by all loaders:
     preset: "smoke" keeps at most 200/50/100 images at 64 pixels; "colab" and "paper" keep all at 224.
-    seed: of the held-out validation images and of what "smoke" or ``limit`` keep; the test images never depend on it.
     root: see above.
     validation: fraction of every class held out of the official training set.
-    cut: ``size``, ``limit`` and ``fit`` of :class:`xai_course.data.folders.Cut`.
+    cut: ``seed``, ``size``, ``limit`` and ``fit`` of :class:`xai_course.data.folders.Cut`.
 
 All return Splits of :class:`xai_course.data.folders.FolderData`. Files that are missing or damaged raise
 :class:`xai_course.data.DataError`.
@@ -18,23 +17,22 @@ All return Splits of :class:`xai_course.data.folders.FolderData`. Files that are
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections import defaultdict
 from pathlib import PurePosixPath
-from typing import Unpack
+from typing import Any, Unpack
 
 from .archives import Archive, archive
 from .batch import Splits
-from .files import Folder
+from .files import Root
 from .folders import Cut, Item, assemble, hold_out, over_half, trimap, trimap_with_border
 
 CUB5 = ("019.Gray_Catbird", "099.Ovenbird", "108.White_necked_Raven", "171.Myrtle_Warbler", "178.Swainson_Warbler")
 ISIC_CLASSES = ("nevus", "melanoma", "seborrheic keratosis")
 
 
-def imagenet(
-    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: float = 0.01, **cut: Unpack[Cut]
-) -> Splits:
+def imagenet(preset: str = "smoke", *, root: Root = None, validation: float = 0.01, **cut: Unpack[Cut]) -> Splits:
     """ImageNet or any set in the same layout: ``train/<class>/*``, ``val/<class>/*`` (our test split). No masks.
 
     Example:
@@ -49,20 +47,12 @@ def imagenet(
         (('cat', 'dog'), 2, 1, 1)
     """
     where = archive(root, ("ImageNet", "imagenet"), "ImageNet", "train/<wnid>/*.JPEG, val/<wnid>/*.JPEG", ("train",))
-    classes = sorted({PurePosixPath(name).parts[1] for name in where.images("train")})
-    train, test = (_by_folder(where, part, classes) for part in ("train", "val"))
-    parts = (*hold_out(train, validation, seed), test)
-    return assemble("ImageNet", where, parts, classes, preset=preset, seed=seed, **cut)
+    classes, parts = _by_folder(where, "train", "val")
+    return assemble("ImageNet", where, parts, classes, preset, validation=validation, **cut)
 
 
 def coco(
-    preset: str = "smoke",
-    *,
-    seed: int = 0,
-    root: Folder | None = None,
-    validation: float = 0.05,
-    classes: int = 80,
-    **cut: Unpack[Cut],
+    preset: str = "smoke", *, root: Root = None, validation: float = 0.05, classes: int = 80, **cut: Unpack[Cut]
 ) -> Splits:
     """COCO 2014, multi-label ``[B, K]``, boxes per object, masks the filled boxes; images without an object left out.
 
@@ -80,19 +70,12 @@ def coco(
     where = archive(root, ("coco", "COCO", "coco2014"), "COCO2014", layout, ("annotations",))
     names, train = _coco_items(where, "train2014", classes)
     _, test = _coco_items(where, "val2014", classes)
-    parts = (*hold_out(train, validation, seed), test)
     cut.setdefault("fit", "stretch")
-    return assemble("COCO 2014", where, parts, names, preset=preset, seed=seed, masks="boxes", **cut)
+    return assemble("COCO 2014", where, (train, test), names, preset, validation=validation, masks="boxes", **cut)
 
 
 def cub(
-    preset: str = "smoke",
-    *,
-    seed: int = 0,
-    root: Folder | None = None,
-    validation: float = 0.1,
-    masks: str = "pixels",
-    **cut: Unpack[Cut],
+    preset: str = "smoke", *, root: Root = None, validation: float = 0.1, masks: str = "pixels", **cut: Unpack[Cut]
 ) -> Splits:
     """CUB-200-2011: 200 birds, official train/test split, bounding boxes, masks from ``segmentations/`` (> 127).
 
@@ -102,19 +85,12 @@ def cub(
         xai_course.data.fetch.DataError: images.txt was not found (root ...). Expected below .: ...
     """
     where, classes, train, test = _cub(root)
-    parts = (*hold_out(train, validation, seed), test)
-    options = {"foreground": over_half, "masks": masks}
-    return assemble("CUB-200-2011", where, parts, classes, preset=preset, seed=seed, **options, **cut)
+    options: dict[str, Any] = {"validation": validation, "foreground": over_half, "masks": masks}
+    return assemble("CUB-200-2011", where, (train, test), classes, preset, **options, **cut)
 
 
 def cub5(
-    preset: str = "smoke",
-    *,
-    seed: int = 0,
-    root: Folder | None = None,
-    validation: float = 0.2,
-    masks: str = "pixels",
-    **cut: Unpack[Cut],
+    preset: str = "smoke", *, root: Root = None, validation: float = 0.2, masks: str = "pixels", **cut: Unpack[Cut]
 ) -> Splits:
     """Five of the 200 birds, as in Min-Max Entropy: 150 training images (120 + 30 held out) and 145 test images.
 
@@ -129,15 +105,12 @@ def cub5(
             raise where.missing(f"images/{name}", "is missing")
     number = {classes.index(name): new for new, name in enumerate(CUB5)}
     train, test = ([x._replace(label=number[x.label]) for x in part if x.label in number] for part in (train, test))
-    parts = (*hold_out(train, validation, seed), test)
     names = [name.partition(".")[2].replace("_", " ") for name in CUB5]
-    options = {"foreground": over_half, "masks": masks}
-    return assemble("CUB5", where, parts, names, preset=preset, seed=seed, **options, **cut)
+    options: dict[str, Any] = {"validation": validation, "foreground": over_half, "masks": masks}
+    return assemble("CUB5", where, (train, test), names, preset, **options, **cut)
 
 
-def tiny_imagenet(
-    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: float = 0.05, **cut: Unpack[Cut]
-) -> Splits:
+def tiny_imagenet(preset: str = "smoke", *, root: Root = None, validation: float = 0.05, **cut: Unpack[Cut]) -> Splits:
     """Tiny ImageNet, 200 classes, 64 pixels; one box per image (inclusive corners in the files), the mask is the box.
 
     The labelled official validation set is the test split, as in Loss-Based Attention. Classes have the names of
@@ -152,27 +125,18 @@ def tiny_imagenet(
     where = archive(root, ("tiny-imagenet-200",), "tiny-imagenet-200.zip", layout, ("val/val_annotations.txt",))
     classes = sorted({PurePosixPath(name).parts[1] for name in where.files("train")})
     words = dict(line.split("\t", 1) for line in where.lines("words.txt")) if where.has("words.txt") else {}
-    rows = [(f"train/{c}/images/", c, line) for c in classes for line in where.lines(f"train/{c}/{c}_boxes.txt")]
-    train = [_tiny_item(where, start, classes, c, line.split("\t")) for start, c, line in rows]
-    test = []
-    for line in where.lines("val/val_annotations.txt"):
-        name, wnid, *corners = line.split("\t")
-        test.append(_tiny_item(where, "val/images/", classes, wnid, [name, *corners]))
-    parts = (*hold_out(train, validation, seed), test)
+    rows = [(c, *line.split("\t")) for c in classes for line in where.lines(f"train/{c}/{c}_boxes.txt")]
+    train = [_tiny_item(where, f"train/{wnid}/images/{name}", classes, wnid, corners) for wnid, name, *corners in rows]
+    rows = [tuple(line.split("\t")) for line in where.lines("val/val_annotations.txt")]
+    test = [_tiny_item(where, f"val/images/{name}", classes, wnid, corners) for name, wnid, *corners in rows]
     cut.setdefault("fit", "stretch")
     cut.setdefault("size", 64)
     names = [words.get(wnid, wnid).strip() for wnid in classes]
-    return assemble("Tiny ImageNet", where, parts, names, preset=preset, seed=seed, masks="boxes", **cut)
+    return assemble("Tiny ImageNet", where, (train, test), names, preset, validation=validation, masks="boxes", **cut)
 
 
 def pets(
-    preset: str = "smoke",
-    *,
-    seed: int = 0,
-    root: Folder | None = None,
-    validation: float = 0.1,
-    border: bool = False,
-    **cut: Unpack[Cut],
+    preset: str = "smoke", *, root: Root = None, validation: float = 0.1, border: bool = False, **cut: Unpack[Cut]
 ) -> Splits:
     """Oxford-IIIT Pet, 37 breeds, masks from the trimaps: 1 is the animal; 3, its uncertain border, if ``border``.
 
@@ -185,28 +149,24 @@ def pets(
     where = archive(root, ("oxford-iiit-pet",), "images.tar.gz", layout, ("annotations/trainval.txt",))
     names: dict[int, str] = {}
     parts = []
-    for part in ("trainval", "test"):
+    for table in ("annotations/trainval.txt", "annotations/test.txt"):
         items = []
-        for line in where.lines(f"annotations/{part}.txt"):
+        for line in where.lines(table):
             if line.startswith("#"):
                 continue
             try:
                 stem, label = line.split()[0], int(line.split()[1]) - 1
             except (IndexError, ValueError) as error:
-                raise where.missing(
-                    f"annotations/{part}.txt", f'has a line that is not "name class ...": {line!r}'
-                ) from error
+                raise where.missing(table, f'has a line that is not "name class ...": {line!r}') from error
             names[label] = stem.rpartition("_")[0]
             items.append(Item(f"images/{stem}.jpg", label, f"annotations/trimaps/{stem}.png"))
         parts.append(items)
-    rest, held = hold_out(parts[0], validation, seed)
     classes = [names[label] for label in sorted(names)]
-    parts = [rest, held, parts[1]]
-    foreground = trimap_with_border if border else trimap
-    return assemble("Oxford-IIIT Pet", where, parts, classes, preset=preset, seed=seed, foreground=foreground, **cut)
+    options: dict[str, Any] = {"validation": validation, "foreground": trimap_with_border if border else trimap}
+    return assemble("Oxford-IIIT Pet", where, parts, classes, preset, **options, **cut)
 
 
-def isic2017(preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, **cut: Unpack[Cut]) -> Splits:
+def isic2017(preset: str = "smoke", *, root: Root = None, **cut: Unpack[Cut]) -> Splits:
     """ISIC 2017: nevus, melanoma, seborrheic keratosis; lesion masks; the official splits (2000/150/600).
 
     Example:
@@ -229,12 +189,10 @@ def isic2017(preset: str = "smoke", *, seed: int = 0, root: Folder | None = None
             items.append(Item(f"ISIC-2017_{part}_Data/{name}.jpg", int(melanoma + 2 * keratosis), mask))
         parts.append(items)
     cut.setdefault("fit", "stretch")
-    return assemble("ISIC 2017", where, parts, ISIC_CLASSES, preset=preset, seed=seed, foreground=over_half, **cut)
+    return assemble("ISIC 2017", where, parts, ISIC_CLASSES, preset, foreground=over_half, **cut)
 
 
-def glas(
-    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: float = 0.21, **cut: Unpack[Cut]
-) -> Splits:
+def glas(preset: str = "smoke", *, root: Root = None, validation: float = 0.21, **cut: Unpack[Cut]) -> Splits:
     """GlaS: 85 training (67 + 18 held out) and 80 test images of benign and malignant glands; masks: label != 0.
 
     Example:
@@ -244,23 +202,19 @@ def glas(
     """
     layout = "Grade.csv, train_<i>.bmp, testA_<i>.bmp, testB_<i>.bmp and <name>_anno.bmp for each"
     where = archive(root, ("GlaS", "glas", "Warwick QU Dataset (Released 2016_07_08)"), "GlaS", layout, ("Grade.csv",))
-    rows = csv.DictReader(where.lines("Grade.csv"), skipinitialspace=True)
     train: list[Item] = []
     test: list[Item] = []
-    for row in rows:
+    for row in csv.DictReader(where.lines("Grade.csv"), skipinitialspace=True):
         row = {key.strip(): (value or "").strip() for key, value in row.items() if key}
         grade = row.get("grade (GlaS)")
         if grade not in ("benign", "malignant"):
             raise where.missing("Grade.csv", f"needs benign or malignant in 'grade (GlaS)', got {grade!r}")
         item = Item(f"{row['name']}.bmp", int(grade == "malignant"), f"{row['name']}_anno.bmp")
         (train if row["name"].startswith("train") else test).append(item)
-    parts = (*hold_out(train, validation, seed), test)
-    return assemble("GlaS", where, parts, ("benign", "malignant"), preset=preset, seed=seed, **cut)
+    return assemble("GlaS", where, (train, test), ("benign", "malignant"), preset, validation=validation, **cut)
 
 
-def dtd(
-    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, partition: int = 1, **cut: Unpack[Cut]
-) -> Splits:
+def dtd(preset: str = "smoke", *, root: Root = None, partition: int = 1, **cut: Unpack[Cut]) -> Splits:
     """Describable Textures, 47 classes, official ``partition`` 1 to 10; or any ``train/ val/ test`` image folders.
 
     Example:
@@ -275,12 +229,11 @@ def dtd(
         classes = sorted({PurePosixPath(name).parts[0] for part in parts for name in part})
         found = [[Item(f"images/{n}", classes.index(PurePosixPath(n).parts[0])) for n in part] for part in parts]
     else:
-        classes = sorted({PurePosixPath(name).parts[1] for name in where.images("train")})
-        found = [_by_folder(where, part, classes) for part in ("train", "val", "test")]
-    return assemble("DTD", where, found, classes, preset=preset, seed=seed, **cut)
+        classes, found = _by_folder(where, "train", "val", "test")
+    return assemble("DTD", where, found, classes, preset, **cut)
 
 
-def nuclei(preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, **cut: Unpack[Cut]) -> Splits:
+def nuclei(preset: str = "smoke", *, root: Root = None, **cut: Unpack[Cut]) -> Splits:
     """Nuclei of the 2018 Data Science Bowl, two classes: stained tissue and fluorescence; masks: any nucleus.
 
     Reads ``nuclei_dsb2018.zip`` or its unpacked folder. The 60/15/25 % split of every class is ours and does not depend
@@ -300,17 +253,17 @@ def nuclei(preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, 
         items.append(Item(f"images/{row['name']}.png", kinds.index(row["kind"]), f"masks/{row['name']}.png"))
     rest, test = hold_out(items, 0.25, 0)
     parts = (*hold_out(rest, 0.2, 1), test)
-    return assemble("Nuclei", where, parts, kinds, preset=preset, seed=seed, **cut)
+    return assemble("Nuclei", where, parts, kinds, preset, **cut)
 
 
-def _by_folder(where: Archive, part: str, classes: list[str]) -> list[Item]:
-    items = []
-    for name in where.images(part):
-        kind = PurePosixPath(name).parts[1]
+def _by_folder(where: Archive, *parts: str) -> tuple[list[str], list[list[Item]]]:
+    """The classes, the folders of the first part; and the items of every part."""
+    pairs = [[(name, PurePosixPath(name).parts[1]) for name in where.images(part)] for part in parts]
+    classes = sorted({kind for _, kind in pairs[0]})
+    for name, kind in itertools.chain(*pairs):
         if kind not in classes:
             raise where.missing(name, f"belongs to no class of train/: {kind!r}")
-        items.append(Item(name, classes.index(kind)))
-    return items
+    return classes, [[Item(name, classes.index(kind)) for name, kind in part] for part in pairs]
 
 
 def _coco_items(where: Archive, part: str, classes: int) -> tuple[list[str], list[Item]]:
@@ -339,7 +292,7 @@ def _coco_items(where: Archive, part: str, classes: int) -> tuple[list[str], lis
     return names, items
 
 
-def _cub(root: Folder | None) -> tuple[Archive, list[str], list[Item], list[Item]]:
+def _cub(root: Root) -> tuple[Archive, list[str], list[Item], list[Item]]:
     layout = (
         "images/, images.txt, classes.txt, image_class_labels.txt, train_test_split.txt, bounding_boxes.txt, "
         "segmentations/ (for masks)"
@@ -362,9 +315,9 @@ def _cub(root: Folder | None) -> tuple[Archive, list[str], list[Item], list[Item
     return where, classes, train, test
 
 
-def _tiny_item(where: Archive, start: str, classes: list[str], wnid: str, fields: list[str]) -> Item:
+def _tiny_item(where: Archive, name: str, classes: list[str], wnid: str, corners: list[str]) -> Item:
     try:
-        name, (x0, y0, x1, y1) = fields[0], map(float, fields[1:])
-        return Item(start + name, classes.index(wnid), boxes=((x0, y0, x1 + 1, y1 + 1),))  # inclusive corners
+        x0, y0, x1, y1 = map(float, corners)
+        return Item(name, classes.index(wnid), boxes=((x0, y0, x1 + 1, y1 + 1),))  # inclusive corners
     except ValueError as error:
-        raise where.missing(start + fields[0], f"has no box of four numbers or no known class {wnid!r}") from error
+        raise where.missing(name, f"has no box of four numbers or no known class {wnid!r}") from error

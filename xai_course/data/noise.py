@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .batch import ArrayData, Splits, fingerprint
+from .knobs import in_range
 
 
 class Noisy(NamedTuple):
@@ -49,7 +51,7 @@ def symmetric_noise(labels: Tensor, rate: float, classes: int, *, seed: int = 0,
         >>> round(noisy.corrupted.float().mean().item(), 2)
         0.3
     """
-    rate = _rate(rate)
+    in_range(0, 1, rate=rate)
     _check_labels(labels, classes)
     coins = _draws(len(labels), 2 * (labels.shape[1] if labels.ndim == 2 else 1), seed).view(*labels.shape, 2)
     hit = coins[..., 0] < rate
@@ -85,7 +87,7 @@ def asymmetric_noise(
         >>> asymmetric_noise(torch.tensor([0, 1, 2]), 1.0, classes=3).labels.tolist()
         [1, 2, 0]
     """
-    rate = _rate(rate)
+    in_range(0, 1, rate=rate)
     if labels.ndim != 1:
         raise ValueError(f"labels must be [N] int64 (a flip needs one class per image), got {tuple(labels.shape)}")
     _check_labels(labels, classes)
@@ -128,12 +130,8 @@ def with_label_noise(
         if not isinstance(data, ArrayData):
             raise ValueError(f"splits must hold ArrayData to change its labels, got {type(data).__name__}")
         data, draw = copy.copy(data), 2 * seed + split
-        if kind == "symmetric":
-            data.labels, data.corrupted = symmetric_noise(data.labels, rate, len(splits.classes), seed=draw)
-        else:
-            data.labels, data.corrupted = asymmetric_noise(
-                data.labels, rate, len(splits.classes), pairs=pairs, seed=draw
-            )
+        change = symmetric_noise if kind == "symmetric" else partial(asymmetric_noise, pairs=pairs)
+        data.labels, data.corrupted = change(data.labels, rate, len(splits.classes), seed=draw)
         sets.append(data)
     identity = fingerprint(splits.fingerprint, "label noise", kind, float(rate), pairs, seed)
     return splits._replace(train=sets[0], validation=sets[1], fingerprint=identity)
@@ -145,12 +143,6 @@ def _draws(count: int, columns: int, seed: int) -> Tensor:
     chunk = 4096  # the generator may choose another algorithm for another size: always draw whole chunks
     parts = [torch.rand(chunk, columns, generator=generator, dtype=torch.float64) for _ in range(0, count, chunk)]
     return torch.cat([*parts, torch.empty(0, columns, dtype=torch.float64)])[:count]
-
-
-def _rate(rate: float) -> float:
-    if not 0 <= rate <= 1:
-        raise ValueError(f"rate must be in [0, 1], got {rate}")
-    return float(rate)
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .batch import ArrayData, Dataset, Splits, fingerprint
+from .knobs import in_range
 
 CELLS = 3  # a spot shows one of 2 ** (CELLS * CELLS) black-and-white patterns
 
@@ -32,8 +33,7 @@ def with_spot(splits: Splits, *, size: int = 6, p: float = 0.0, seed: int = 0) -
         >>> int((spotted.train.images != splits.train.images).any(1).sum())  # pixels, of 2 x 36
         72
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"p must be in [0, 1], got {p}")
+    in_range(0, 1, p=p)
     sets = splits.train, splits.validation, splits.test
     side = min(_with_masks(splits.train).images.shape[-2:])
     if size % CELLS or not 0 < size <= side // 2:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from .batch import ArrayData, Splits, fingerprint
 from .boxes import masks_to_boxes
+from .knobs import in_range
 from .noise import with_label_noise
 from .textures import BACKGROUNDS, DIGITS, SHEET, sheets
 
@@ -280,19 +281,10 @@ def _check(knobs: Knobs, tests: Knobs, sizes: list[int], label_noise: float) -> 
         raise ValueError(f"digit_size must be 8 <= low <= high <= {room} pixels, got {knobs.digit_size!r}")
     if knobs.position not in ("random", "centre"):
         raise ValueError(f'position must be "random" or "centre", got {knobs.position!r}')
-    ranges = {
-        "p": (knobs.p, 0, 1),
-        "q": (knobs.q, 0, 1),
-        "p_test": (tests.p, 0, 1),
-        "q_test": (tests.q, 0, 1),
-        "contrast": (knobs.contrast, -1, 1),
-        "amplitude": (knobs.amplitude, 0, 0.5),
-        "chroma": (knobs.chroma, 0, 2),
-        "label_noise": (label_noise, 0, 1),
-    }
-    for name, (value, low, high) in ranges.items():
-        if not low <= value <= high:
-            raise ValueError(f"{name} must be in [{low}, {high}], got {value!r}")
+    in_range(0, 1, p=knobs.p, q=knobs.q, p_test=tests.p, q_test=tests.q, label_noise=label_noise)
+    in_range(-1, 1, contrast=knobs.contrast)
+    in_range(0, 0.5, amplitude=knobs.amplitude)
+    in_range(0, 2, chroma=knobs.chroma)
     for name, size in zip(("train", "validation", "test"), sizes):
         if size < 1:
             raise ValueError(f"{name} must be at least 1 image, got {size!r}")

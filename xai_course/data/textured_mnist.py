@@ -16,9 +16,10 @@ import torch
 from torch.nn import functional as F
 
 from .batch import ArrayData, Batch, Splits, fingerprint
-from .files import Folder
+from .files import Root
 from .folders import FolderData
 from .image_sets import dtd
+from .knobs import in_range
 from .vision import Limit, mnist
 
 # f(0) .. f(9), supplement Table 1
@@ -150,7 +151,7 @@ def textured_mnist(
     preset: str = "smoke",
     *,
     seed: int = 0,
-    root: Folder | None = None,
+    root: Root = None,
     textures: Splits | None = None,
     canvas: int = 224,
     digit_size: int | None = None,
@@ -190,7 +191,8 @@ def textured_mnist(
     """
     digit_size = canvas - 1 if digit_size is None else digit_size
     q_test = q if q_test is None else q_test
-    _check(canvas, digit_size, position, zoom, {"p": p, "q": q, "p_test": p_test, "q_test": q_test})
+    _check(canvas, digit_size, position, zoom)
+    in_range(0, 1, p=p, q=q, p_test=p_test, q_test=q_test)
     digits = mnist(preset, seed=seed, root=root, validation=6000, limit=limit)
     photos = textures or dtd("paper", root=root)
     tables = texture_tables(photos.classes)
@@ -232,7 +234,7 @@ def texture_tables(classes: Sequence[str]) -> tuple[list[int], list[int], list[i
     return outside[:10], inside, outside
 
 
-def _check(canvas: int, digit_size: int, position: str, zoom: float, probabilities: dict[str, float]) -> None:
+def _check(canvas: int, digit_size: int, position: str, zoom: float) -> None:
     if canvas < 28:
         raise ValueError(f"canvas must be at least 28 pixels, got {canvas}")
     if not 8 <= digit_size <= canvas:
@@ -241,6 +243,3 @@ def _check(canvas: int, digit_size: int, position: str, zoom: float, probabiliti
         raise ValueError(f'position must be "random" or "centre", got {position!r}')
     if not zoom > 0:
         raise ValueError(f"zoom must be above 0, got {zoom}")
-    for name, value in probabilities.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value}")

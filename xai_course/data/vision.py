@@ -17,50 +17,59 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
 
 from .batch import ArrayData, Splits, fingerprint
 from .fetch import DataError, checksum, fetch, source
-from .files import Folder, cache_folder, write_atomically
+from .files import Root, cache_folder, write_atomically
 
 PRESETS = {"smoke": (4000, 1000, 2000), "colab": None, "paper": None}  # at most so many images; None: all
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 JPEG_PACK = "cifar10/cifar10_jpegq75.npz"
 Arrays = tuple[np.ndarray, np.ndarray]  # images [N, C, H, W] uint8, labels [N]
 Limit = tuple[int, int, int] | None
-Choice = tuple[str, int, int, Limit]  # preset, seed, validation, limit
 
 
-def mnist(
-    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
-) -> Splits:
+class Choice(TypedDict, total=False):
+    """Which images are kept; the arguments that all loaders share.
+
+    Attributes:
+        seed: chooses which training images are held out, and which ones "smoke" and ``limit`` keep, 0 where it is not
+            given. The test images kept do not depend on it.
+        validation: number of training images held out, 5000 where it is not given.
+        limit: at most so many (train, validation, test) images, instead of the preset's.
+
+    Example:
+        >>> Choice(seed=1, validation=6000)
+        {'seed': 1, 'validation': 6000}
+    """
+
+    seed: int
+    validation: int
+    limit: Limit
+
+
+def mnist(preset: str = "smoke", *, root: Root = None, **choice: Unpack[Choice]) -> Splits:
     """MNIST, ``[N, 1, 28, 28]``, ten digits. Arguments and errors as in :func:`cifar10`."""
-    return _idx("MNIST", root, preset, seed, validation, limit)
+    return _idx("MNIST", root, preset, **choice)
 
 
-def fashion_mnist(
-    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
-) -> Splits:
+def fashion_mnist(preset: str = "smoke", *, root: Root = None, **choice: Unpack[Choice]) -> Splits:
     """Fashion-MNIST, ``[N, 1, 28, 28]``, ten kinds of clothes. Arguments and errors as in :func:`cifar10`."""
-    return _idx("FashionMNIST", root, preset, seed, validation, limit)
+    return _idx("FashionMNIST", root, preset, **choice)
 
 
-def cifar10(
-    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
-) -> Splits:
+def cifar10(preset: str = "smoke", *, root: Root = None, **choice: Unpack[Choice]) -> Splits:
     """CIFAR-10, ``[N, 3, 32, 32]``, ten classes.
 
     Args:
         preset: "smoke" keeps at most 4000/1000/2000 images; "colab" and "paper" keep all.
-        seed: chooses which training images are held out, and which ones "smoke" and ``limit`` keep. The test images
-            kept do not depend on it.
         root: folder with the files in torchvision's layout, or with the archive itself; None: ``XAI_COURSE_DATA``
             (folders joined by the system's path separator), then the cache, then a download.
-        validation: number of training images held out.
-        limit: at most so many (train, validation, test) images, instead of the preset's.
+        choice: ``seed``, ``validation`` and ``limit`` of :class:`Choice`.
 
     Returns:
         Splits of :class:`ArrayData` with uint8 images, int64 labels and no masks.
@@ -75,18 +84,10 @@ def cifar10(
         xai_course.data.fetch.DataError: root must name an existing folder, got nowhere
     """
     train, test, classes = _cifar("CIFAR10", "cifar-10-python.tar.gz", root)
-    return _splits("CIFAR-10", train, test, classes, preset, seed, validation, limit)
+    return _splits("CIFAR-10", train, test, classes, preset, **choice)
 
 
-def cifar100(
-    preset: str = "smoke",
-    *,
-    seed: int = 0,
-    root: Folder | None = None,
-    validation: int = 5000,
-    limit: Limit = None,
-    labels: str = "fine",
-) -> Splits:
+def cifar100(preset: str = "smoke", *, root: Root = None, labels: str = "fine", **choice: Unpack[Choice]) -> Splits:
     """CIFAR-100, ``[N, 3, 32, 32]``; ``labels`` is "fine" (100 classes) or "coarse" (their 20 superclasses).
 
     Other arguments and errors as in :func:`cifar10`.
@@ -99,12 +100,10 @@ def cifar100(
     if labels not in ("fine", "coarse"):
         raise ValueError(f'labels must be "fine" or "coarse", got {labels!r}')
     train, test, classes = _cifar("CIFAR100", "cifar-100-python.tar.gz", root, labels)
-    return _splits(f"CIFAR-100 ({labels})", train, test, classes, preset, seed, validation, limit)
+    return _splits(f"CIFAR-100 ({labels})", train, test, classes, preset, **choice)
 
 
-def svhn(
-    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
-) -> Splits:
+def svhn(preset: str = "smoke", *, root: Root = None, **choice: Unpack[Choice]) -> Splits:
     """SVHN (format 2, without the "extra" set), ``[N, 3, 32, 32]``, ten digits. Arguments and errors as in
     :func:`cifar10`.
 
@@ -120,12 +119,10 @@ def svhn(
         data = _read(lambda: SVHN(str(path.parent), split=split), path)
         return data.data, data.labels
 
-    return _splits("SVHN", read("train"), read("test"), tuple("0123456789"), preset, seed, validation, limit)
+    return _splits("SVHN", read("train"), read("test"), tuple("0123456789"), preset, **choice)
 
 
-def cifar10_jpeg(
-    preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
-) -> Splits:
+def cifar10_jpeg(preset: str = "smoke", *, root: Root = None, **choice: Unpack[Choice]) -> Splits:
     """CIFAR-10 from a JPEG re-encoding (quality 75, 4:2:0): lossy, never to be mixed up with CIFAR-10's own pixels.
 
     Reads ``cifar10_jpegq75.npz`` (also below ``cifar10/``): ``header`` and ``data`` uint8, ``offsets [60001]``,
@@ -141,7 +138,7 @@ def cifar10_jpeg(
     path = find_file(JPEG_PACK, root)
     with _whole_pack(path), np.load(path) as pack:
         header, data, offsets, labels = (pack[key] for key in ("header", "data", "offsets", "labels"))
-    kept = _choose(50_000, len(labels) - 50_000, preset, seed, validation, limit)
+    kept = _choose(50_000, len(labels) - 50_000, preset, **choice)
     kept[2] = kept[2] + 50_000
     with _whole_pack(path):
         sets = [(_decode(header, data, offsets, rows), labels[rows]) for rows in kept]
@@ -157,7 +154,7 @@ def _whole_pack(path: Path) -> Iterator[None]:
         raise DataError(what) from error
 
 
-def folders(root: Folder | None) -> tuple[Path, ...]:
+def folders(root: Root) -> tuple[Path, ...]:
     """Where the user keeps data: ``root`` alone, or else the folders that ``XAI_COURSE_DATA`` names.
 
     Raises:
@@ -176,7 +173,7 @@ def folders(root: Folder | None) -> tuple[Path, ...]:
     return paths
 
 
-def find_file(name: str, root: Folder | None) -> Path:
+def find_file(name: str, root: Root) -> Path:
     """An unregistered file by its path, or its bare name, in the user's folders.
 
     Raises:
@@ -194,9 +191,10 @@ def find_file(name: str, root: Folder | None) -> Path:
     raise DataError(f"{name} was not found (looked at {looked}); give the folder that holds it as root")
 
 
-def _choose(n_train: int, n_test: int, *choice: *Choice) -> list[np.ndarray]:
+def _choose(
+    n_train: int, n_test: int, preset: str, *, seed: int = 0, validation: int = 5000, limit: Limit = None
+) -> list[np.ndarray]:
     """Rows of the official training set for train and validation, and of the official test set."""
-    preset, seed, validation, limit = choice
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     if not 0 < validation < n_train:
@@ -210,8 +208,10 @@ def _choose(n_train: int, n_test: int, *choice: *Choice) -> list[np.ndarray]:
     return [np.sort(rows[:most]) for rows, most in zip(parts, at_most)]
 
 
-def _splits(name: str, train: Arrays, test: Arrays, classes: Sequence[str], *choice: *Choice) -> Splits:
-    kept = _choose(len(train[1]), len(test[1]), *choice)
+def _splits(
+    name: str, train: Arrays, test: Arrays, classes: Sequence[str], preset: str, **choice: Unpack[Choice]
+) -> Splits:
+    kept = _choose(len(train[1]), len(test[1]), preset, **choice)
     sets = [(images[rows], labels[rows]) for (images, labels), rows in zip((train, train, test), kept)]
     return _pack(name, sets, classes)
 
@@ -228,12 +228,11 @@ def _read(construct: Callable[[], Any], path: Path) -> Any:
     try:
         return construct()
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise DataError(
-            f"{path} is incomplete or damaged ({error}). Delete it and run again to get a fresh copy."
-        ) from error
+        what = f"{path} is incomplete or damaged ({error}). Delete it and run again to get a fresh copy."
+        raise DataError(what) from error
 
 
-def _idx(kind: str, root: Folder | None, *choice: *Choice) -> Splits:
+def _idx(kind: str, root: Root, preset: str, **choice: Unpack[Choice]) -> Splits:
     """MNIST and its drop-in replacement: four gzipped idx files."""
     from torchvision import datasets
 
@@ -241,11 +240,11 @@ def _idx(kind: str, root: Folder | None, *choice: *Choice) -> Splits:
     sets = [_read(partial(getattr(datasets, kind), str(base), train=t), base / kind) for t in (True, False)]
     train, test = ((data.data.numpy()[:, None], data.targets.numpy()) for data in sets)
     if kind == "MNIST":
-        return _splits("MNIST", train, test, tuple("0123456789"), *choice)
-    return _splits("Fashion-MNIST", train, test, sets[0].classes, *choice)
+        return _splits("MNIST", train, test, tuple("0123456789"), preset, **choice)
+    return _splits("Fashion-MNIST", train, test, sets[0].classes, preset, **choice)
 
 
-def _idx_folder(kind: str, root: Folder | None) -> Path:
+def _idx_folder(kind: str, root: Root) -> Path:
     """The folder that holds ``<kind>/raw/*-ubyte`` unpacked and verified: the user's, or else the cache."""
     kinds = [f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
     items = [source(f"{kind}/raw/{name}") for name in kinds]
@@ -275,7 +274,7 @@ def _verify_unpacked(path: Path, expected: str) -> None:
         )
 
 
-def _cifar(kind: str, archive: str, root: Folder | None, labels: str = "") -> tuple[Arrays, Arrays, tuple[str, ...]]:
+def _cifar(kind: str, archive: str, root: Root, labels: str = "") -> tuple[Arrays, Arrays, tuple[str, ...]]:
     from torchvision import datasets
 
     reader = getattr(datasets, kind)
@@ -297,7 +296,7 @@ def _cifar(kind: str, archive: str, root: Folder | None, labels: str = "") -> tu
     return (images[0], np.asarray(targets[0])), (images[1], np.asarray(targets[1])), tuple(classes)
 
 
-def _unpack(archive: str, target: Path, root: Folder | None) -> None:
+def _unpack(archive: str, target: Path, root: Root) -> None:
     """``target`` (a folder named as the one inside the archive) appears complete or not at all."""
     if target.is_dir():
         return

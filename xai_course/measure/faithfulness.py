@@ -126,10 +126,9 @@ def _area(
     empty = _baseline(images, baseline)
     place = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # rank of each pixel, 0 first
     rank = place.view(maps.shape).unsqueeze(1)
-    pixels, values = maps[0].numel(), []
+    pixels = maps[0].numel()
     portions = [round(pixels * step / steps) for step in range(steps + 1)]
-    for portion in portions:
-        values.append(score(torch.where((rank < portion) == insert, images, empty)).cpu().double())
+    values = [score(torch.where((rank < n) == insert, images, empty)).cpu().double() for n in portions]
     return torch.trapezoid(torch.stack(values, 1), torch.tensor(portions, dtype=torch.float64) / pixels, dim=1)
 
 
@@ -141,9 +140,8 @@ def _baseline(images: Tensor, kind: str | Tensor) -> Tensor:
     if kind == "blur":
         side = min(images.shape[-2:])
         sigma, reach = side / 8, max(1, side // 4)
-        bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / sigma).square()).to(
-            images.dtype
-        )
+        steps = torch.arange(-reach, reach + 1, device=images.device)
+        bell = torch.exp(-0.5 * (steps / sigma).square()).to(images.dtype)
         bell, channels = bell / bell.sum(), images.shape[1]
         rows = F.pad(images, (reach, reach, reach, reach), mode="replicate")
         rows = F.conv2d(rows, bell.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)

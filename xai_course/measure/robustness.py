@@ -7,6 +7,7 @@ image, right or wrong. ``epsilon`` is in the same units: 0.05 is 12.75 of 255 gr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -177,8 +178,7 @@ def fgsm_accuracy(
         >>> list(fgsm_accuracy(method, splits, epsilons=(0.05, 0.1)))
         ['fgsm_0.05', 'fgsm_0.1']
     """
-    attacks = {f"fgsm_{e:g}": (lambda scores, images, labels, e=e: fgsm(scores, images, labels, e)) for e in epsilons}
-    return {name: accuracy_under(method, splits.test, attack, limit) for name, attack in attacks.items()}
+    return {f"fgsm_{e:g}": accuracy_under(method, splits.test, partial(fgsm, epsilon=e), limit) for e in epsilons}
 
 
 def pgd_accuracy(
@@ -205,9 +205,7 @@ def pgd_accuracy(
 
     def attack(epsilon: float) -> Attack:
         noise = torch.Generator().manual_seed(0)
-        return lambda scores, images, labels: pgd(
-            scores, images, labels, epsilon, steps=steps, objective=objective, generator=noise
-        )
+        return partial(pgd, epsilon=epsilon, steps=steps, objective=objective, generator=noise)
 
     return {f"{start}_{e:g}": accuracy_under(method, splits.test, attack(e), limit) for e in epsilons}
 
@@ -237,8 +235,11 @@ def transfer_accuracy(
         ['transfer_0.05']
     """
     other = source(splits).to(device_of(method)).eval()
-    attacks = {f"transfer_{e:g}": (lambda _, images, labels, e=e: fgsm(other, images, labels, e)) for e in epsilons}
-    return {name: accuracy_under(method, splits.test, attack, limit) for name, attack in attacks.items()}
+
+    def attack(epsilon: float) -> Attack:
+        return lambda _, images, labels: fgsm(other, images, labels, epsilon)
+
+    return {f"transfer_{e:g}": accuracy_under(method, splits.test, attack(e), limit) for e in epsilons}
 
 
 def memorised(method: Measurable, splits: Splits, *, limit: int | None = None) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import ArrayData, Batch
-from ..nets.modes import evaluating
+from ..nets.modes import evaluating, seeded
 from .looking import Measurable
 
 M = TypeVar("M", bound=nn.Module)
@@ -34,8 +34,7 @@ def cascade(net: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
     broken = copy.deepcopy(net).eval()
     layers = _resettable(broken)
     yield "", copy.deepcopy(broken)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         state = torch.get_rng_state()
         for name, layer in reversed(layers):
             torch.set_rng_state(state)  # the caller may draw numbers between two steps
@@ -57,8 +56,7 @@ def untrained(module: M, seed: int = 0) -> M:
         (False, True)
     """
     fresh = copy.deepcopy(module)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for _, layer in _resettable(fresh):
             layer.reset_parameters()
     return fresh

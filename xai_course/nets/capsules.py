@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .modes import seeded
 from .patch_nets import PatchGeometry, patch_backbone
 
 
@@ -195,9 +196,8 @@ class RoutingNet(PatchGeometry, nn.Module):
         rows, columns = self.grid(images.shape[-2:])
         units = self.primary(self.backbone(images)).flatten(2).transpose(1, 2)  # [B, N, units]
         if units.shape[1] != len(self.transform):
-            raise ValueError(
-                f"images must give {len(self.transform)} capsules, got {units.shape[1]} ({rows}x{columns})"
-            )
+            found = f"{units.shape[1]} ({rows}x{columns})"
+            raise ValueError(f"images must give {len(self.transform)} capsules, got {found}")
         length = torch.linalg.vector_norm(units, dim=-1, keepdim=True)
         return torch.einsum("nkoi,bni->bnko", self.transform, units * (length / (1 + length.square())))
 
@@ -223,9 +223,7 @@ def capsule_net(
         >>> capsule_net("small", 5, seed=0)(torch.rand(1, 3, 32, 32)).shape
         torch.Size([1, 5])
     """
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with seeded(seed):
         body, inputs = patch_backbone(name, image_size=image_size, official=official)
         if name == "small":
             small = {"capsules": (4, 8), "dim": 8} if routing else {"first": (8, 8), "second": (8, 24)}

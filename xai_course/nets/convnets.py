@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .modes import seeded
+
 
 class GapClassifier(nn.Module):
     """Any body that ends in maps, then global average pooling, then one linear layer: the network a CAM explains.
@@ -14,7 +16,7 @@ class GapClassifier(nn.Module):
         head: linear layer ``D -> K``.
 
     Example:
-        >>> net = GapClassifier(conv_block(3, 8, stride=2), nn.Linear(8, 5))
+        >>> net = GapClassifier(conv(3, 8, stride=2), nn.Linear(8, 5))
         >>> images = torch.rand(2, 3, 16, 16)
         >>> net.features(images).shape, net.embed(images).shape, net(images).shape
         (torch.Size([2, 8, 8, 8]), torch.Size([2, 8]), torch.Size([2, 5]))
@@ -36,15 +38,28 @@ class GapClassifier(nn.Module):
         return self.head(self.embed(images))
 
 
-def conv_block(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    """3x3 convolution without bias, BatchNorm, ReLU (not in place: a hook may hold its input).
+def conv(
+    inputs: int,
+    outputs: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    relu: bool = True,
+) -> nn.Sequential:
+    """Convolution that keeps the size (up to its stride), BatchNorm, and ReLU unless ``relu=False``.
+
+    The ReLU does not work in place: a hook may hold its input.
 
     Example:
-        >>> conv_block(3, 8, stride=2)(torch.rand(2, 3, 16, 16)).shape
+        >>> conv(3, 8, stride=2)(torch.rand(2, 3, 16, 16)).shape
         torch.Size([2, 8, 8, 8])
     """
-    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+    padding = dilation * (kernel // 2)
+    layers = [nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias), nn.BatchNorm2d(outputs)]
+    return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
 
 
 def small_cnn(classes: int = 10, *, channels: int = 3, width: int = 16, seed: int | None = None) -> GapClassifier:
@@ -63,15 +78,13 @@ def small_cnn(classes: int = 10, *, channels: int = 3, width: int = 16, seed: in
         >>> net.features(torch.rand(1, 3, 32, 32)).shape
         torch.Size([1, 64, 8, 8])
     """
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with seeded(seed):
         body = nn.Sequential(
-            conv_block(channels, width),
-            conv_block(width, 2 * width, stride=2),
-            conv_block(2 * width, 4 * width, stride=2),
-            conv_block(4 * width, 4 * width),
-            conv_block(4 * width, 4 * width, dilation=2),
+            conv(channels, width),
+            conv(width, 2 * width, stride=2),
+            conv(2 * width, 4 * width, stride=2),
+            conv(4 * width, 4 * width),
+            conv(4 * width, 4 * width, dilation=2),
         )
         return GapClassifier(body, nn.Linear(4 * width, classes))
 
@@ -102,9 +115,8 @@ def leaky_block(
         >>> leaky_block(3, 8, padding="valid")(torch.rand(2, 3, 16, 16)).shape
         torch.Size([2, 8, 14, 14])
     """
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False)
-    act = nn.Identity() if slope == 1 else nn.LeakyReLU(slope)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), act)
+    layers = [nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False), nn.BatchNorm2d(outputs)]
+    return nn.Sequential(*layers, nn.Identity() if slope == 1 else nn.LeakyReLU(slope))
 
 
 def _pool_and_drop() -> nn.Sequential:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .convnets import GapClassifier
+from .convnets import GapClassifier, conv
 
 VGG_WIDTHS = {
     "vgg11": (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
@@ -66,19 +66,6 @@ class Idle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x
-
-
-def conv(
-    inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, bias: bool = False, relu: bool = True
-) -> nn.Sequential:
-    """Convolution that keeps the size (up to its stride), BatchNorm, and ReLU unless ``relu=False``.
-
-    Example:
-        >>> conv(3, 8, stride=2)(torch.rand(1, 3, 8, 8)).shape
-        torch.Size([1, 8, 4, 4])
-    """
-    layers = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias), nn.BatchNorm2d(outputs)]
-    return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
 
 
 def vgg_body(name: str, *, pools: bool = True, strides: int = 0, channels: int = 3) -> nn.Sequential:

@@ -13,14 +13,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .convnets import GapClassifier
-from .modes import evaluating
+from .convnets import GapClassifier, conv
+from .modes import evaluating, seeded
 from .patch_backbones import (
     BACKBONES,
     RESNET_DEPTHS,
     VGG_WIDTHS,
     Field,
-    conv,
     field_of,
     googlenet_body,
     resnet_body,
@@ -84,11 +83,8 @@ class PatchGeometry:
             ValueError: another word.
         """
         if geometry == "nominal":
-            return (
-                Field(1, self.scale, 0)
-                .then(self.kernel, self.step, self.padding)
-                ._replace(size=self.kernel * self.scale)
-            )
+            field = Field(1, self.scale).then(self.kernel, self.step, self.padding)
+            return field._replace(size=self.kernel * self.scale)
         if geometry == "rf":
             return field_of(self.backbone).then(self.kernel, self.step, self.padding)
         raise ValueError(f"geometry must be 'nominal' or 'rf', got {geometry!r}")
@@ -101,15 +97,8 @@ class PatchGeometry:
         field, (rows, columns) = self.field(geometry), self.grid(size)
         top = (field.start + field.step * torch.arange(rows)).repeat_interleave(columns)
         left = (field.start + field.step * torch.arange(columns)).repeat(rows)
-        return torch.stack(
-            [
-                left.clamp(0, size[1]),
-                top.clamp(0, size[0]),
-                (left + field.size).clamp(0, size[1]),
-                (top + field.size).clamp(0, size[0]),
-            ],
-            dim=1,
-        )
+        corners = torch.stack([left, top, left + field.size, top + field.size], dim=1)
+        return corners.clamp(torch.tensor(0), torch.tensor([size[1], size[0]] * 2))
 
     def paint(self, values: Tensor, size: Sequence[int]) -> Tensor:
         """Each pixel gets the mean value of the patches over it, 0 where there is none: ``[B, M] -> [B, H, W]``."""
@@ -342,9 +331,7 @@ def patch_net(
         >>> patch_net("small", 4, seed=0).patch_features(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 36, 48])
     """
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with seeded(seed):
         body, inputs = patch_backbone(
             name, image_size=image_size, strides=strides, channels=channels, width=width, official=official
         )

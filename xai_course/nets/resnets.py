@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .convnets import GapClassifier
+from .convnets import GapClassifier, conv
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 CIFAR: Statistics = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
@@ -70,11 +70,6 @@ def _classifier(layers: list[tuple[str, nn.Module]], head: nn.Linear, statistics
     return GapClassifier(nn.Sequential(OrderedDict(layers)), head)
 
 
-def _conv_bn(inputs: int, outputs: int, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-
 def _kaiming(net: nn.Module) -> None:
     """Kaiming fan-out for convolutions, as the CIFAR recipes do; linear layers keep torch's default."""
     for module in net.modules():
@@ -118,12 +113,13 @@ class Residual(nn.Module):
 
 
 def _basic_block(inputs: int, outputs: int, stride: int, shortcut: str) -> Residual:
-    branch = nn.Sequential(_conv_bn(inputs, outputs, stride=stride), nn.ReLU(), _conv_bn(outputs, outputs))
+    first, second = conv(inputs, outputs, stride=stride, relu=False), conv(outputs, outputs, relu=False)
+    branch = nn.Sequential(first, nn.ReLU(), second)
     if inputs == outputs:
         return Residual(branch, nn.Identity())
     if shortcut == "pad":
         return Residual(branch, PadShortcut(inputs, outputs, stride))
-    return Residual(branch, _conv_bn(inputs, outputs, 1, stride))
+    return Residual(branch, conv(inputs, outputs, 1, stride=stride, relu=False))
 
 
 def cifar_resnet(
@@ -151,14 +147,10 @@ def cifar_resnet(
         raise ValueError(f"depth must be 6m + 2 with m >= 1, got {depth}")
     if shortcut not in ("project", "pad"):
         raise ValueError(f"shortcut must be 'project' or 'pad', got {shortcut!r}")
-    layers: list[tuple[str, nn.Module]] = [("stem", nn.Sequential(_conv_bn(channels, 16), nn.ReLU()))]
-    inputs = 16
-    for stage, width in enumerate((16, 32, 64), start=1):
-        blocks = []
-        for block in range((depth - 2) // 6):
-            stride = 2 if stage > 1 and block == 0 else 1
-            blocks.append(_basic_block(inputs, width, stride, shortcut))
-            inputs = width
+    layers: list[tuple[str, nn.Module]] = [("stem", nn.Sequential(conv(channels, 16, relu=False), nn.ReLU()))]
+    for stage, (inputs, width) in enumerate(((16, 16), (16, 32), (32, 64)), start=1):
+        blocks = [_basic_block(inputs, width, 1 if stage == 1 else 2, shortcut)]
+        blocks += [_basic_block(width, width, 1, shortcut) for _ in range((depth - 8) // 6)]
         layers.append((f"stage{stage}", nn.Sequential(*blocks)))
     net = _classifier(layers, nn.Linear(64, classes), statistics)
     _kaiming(net)
@@ -169,8 +161,8 @@ def cifar_resnet(
 
 
 def _bn_relu_conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
-    return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), conv)
+    layer = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+    return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), layer)
 
 
 class DenseLayer(nn.Module):
@@ -235,20 +227,21 @@ def resnext29(
         >>> resnext29(2, 10, base_width=4).features(torch.rand(1, 3, 32, 32)).shape
         torch.Size([1, 1024, 8, 8])
     """
-    layers: list[tuple[str, nn.Module]] = [("stem", nn.Sequential(_conv_bn(channels, 64), nn.ReLU()))]
+    layers: list[tuple[str, nn.Module]] = [("stem", nn.Sequential(conv(channels, 64, relu=False), nn.ReLU()))]
     inputs = 64
     for stage in (1, 2, 3):
         outputs, inner, blocks = 128 * 2**stage, cardinality * base_width * 2 ** (stage - 1), []
         for block in range(3):
             stride = 2 if stage > 1 and block == 0 else 1
             branch = nn.Sequential(
-                _conv_bn(inputs, inner, 1),
+                conv(inputs, inner, 1, relu=False),
                 nn.ReLU(),
-                _conv_bn(inner, inner, 3, stride, groups=cardinality),
+                conv(inner, inner, stride=stride, groups=cardinality, relu=False),
                 nn.ReLU(),
-                _conv_bn(inner, outputs, 1),
+                conv(inner, outputs, 1, relu=False),
             )
-            blocks.append(Residual(branch, _conv_bn(inputs, outputs, 1, stride) if block == 0 else nn.Identity()))
+            project = conv(inputs, outputs, 1, stride=stride, relu=False) if block == 0 else nn.Identity()
+            blocks.append(Residual(branch, project))
             inputs = outputs
         layers.append((f"stage{stage}", nn.Sequential(*blocks)))
     net = _classifier(layers, nn.Linear(1024, classes), statistics)

@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .convnets import conv
+
 
 def double_conv(inputs: int, outputs: int) -> nn.Sequential:
     """Twice 3x3 convolution (same padding, no bias), BatchNorm, ReLU.
@@ -15,10 +17,7 @@ def double_conv(inputs: int, outputs: int) -> nn.Sequential:
         >>> double_conv(3, 4)(torch.rand(1, 3, 8, 8)).shape
         torch.Size([1, 4, 8, 8])
     """
-    layers: list[nn.Module] = []
-    for channels in (inputs, outputs):
-        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-    return nn.Sequential(*layers)
+    return nn.Sequential(*conv(inputs, outputs), *conv(outputs, outputs))
 
 
 class UNet(nn.Module):
@@ -50,20 +49,15 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(double_conv(a, b) for a, b in pairwise(widths))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
         self.merge = nn.ModuleList(double_conv(2 * a, a) for a in widths[:-1])
-        self.pool, self.last, self.levels, self.channels = (
-            nn.MaxPool2d(2),
-            nn.Conv2d(width, outputs, 1),
-            levels,
-            channels,
-        )
+        self.pool, self.last = nn.MaxPool2d(2), nn.Conv2d(width, outputs, 1)
+        self.levels, self.channels = levels, channels
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, C, H, W]`` to pixel logits ``[B, outputs, H, W]``."""
         step = 2**self.levels
         if images.ndim != 4 or images.shape[1] != self.channels or images.shape[2] % step or images.shape[3] % step:
-            raise ValueError(
-                f"images must be [B, {self.channels}, H, W] with H and W multiples of {step}, got {tuple(images.shape)}"
-            )
+            wanted = f"[B, {self.channels}, H, W] with H and W multiples of {step}"
+            raise ValueError(f"images must be {wanted}, got {tuple(images.shape)}")
         skips = [self.first(images)]
         for block in self.down:
             skips.append(block(self.pool(skips[-1])))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .convnets import small_cnn
+from .convnets import conv, small_cnn
 from .role_norm import in_role
 
 
@@ -343,15 +343,10 @@ def resnet_trunk(depth: int = 101, *, deep_stem: bool = True, weights: str | Non
     net = getattr(models, f"resnet{depth}")(weights=weights)
     stem = [net.conv1, net.bn1, net.relu]
     if deep_stem:
-        stem = [m for i, o, s in ((3, 64, 2), (64, 64, 1), (64, 128, 1)) for m in _conv3(i, o, s)]
+        stem = [m for i, o, s in ((3, 64, 2), (64, 64, 1), (64, 128, 1)) for m in conv(i, o, stride=s)]
         _widen(net, depth)
     trunk = nn.Sequential(*stem, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4)
     return trunk, net.fc.in_features
-
-
-def _conv3(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
-    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-    return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
 def _widen(net: Any, depth: int) -> None:

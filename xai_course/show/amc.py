@@ -11,18 +11,15 @@ from torch import Tensor
 
 from ..methods.amc import angle
 from ..methods.pairs import contrastive
-from .style import CYCLE, style
+from .style import CYCLE, canvas, sheet
 
 CLASS_COLOURS = "tab10"
 
 
 def pair_on_sphere(degrees: float, margin: float = 0.5):
     """Two points on the globe at this angle: arc and chord, and how hard each loss pulls or pushes them."""
-    import matplotlib.pyplot as plt
-
     theta = degrees * pi / 180
-    with style():
-        figure = plt.figure(figsize=(7.2, 3.1))
+    with sheet(7.2, 3.1) as figure:
         globe = figure.add_subplot(1, 2, 1, projection="3d")
         _wire(globe)
         arc = torch.linspace(0, theta, 60)
@@ -36,7 +33,6 @@ def pair_on_sphere(degrees: float, margin: float = 0.5):
         globe.view_init(35, 40)
         globe.legend(loc="upper left", fontsize=7)
         _forces(figure.add_subplot(1, 2, 2), theta, margin)
-        plt.close(figure)
     return figure
 
 
@@ -52,40 +48,31 @@ def _forces(axis, theta: float, margin: float) -> None:
     """Derivatives of the pair losses with respect to the angle."""
     t = torch.linspace(0, pi, 181)
     curves = {
-        "same class, angle²: 2θ": (2 * t, CYCLE[1], "-"),
-        "same class, chord²: 2 sin θ": (2 * torch.sin(t), CYCLE[0], "--"),
-        "other class: −2(m − θ)": (-2 * (margin - t).clamp_min(0), CYCLE[2], "-"),
+        "same class, angle²: 2θ": (lambda at: 2 * at, CYCLE[1], "-"),
+        "same class, chord²: 2 sin θ": (lambda at: 2 * torch.sin(at), CYCLE[0], "--"),
+        "other class: −2(m − θ)": (lambda at: -2 * (margin - at).clamp_min(0), CYCLE[2], "-"),
     }
-    for name, (values, colour, line) in curves.items():
-        axis.plot(t, values, line, color=colour, label=name)
+    for name, (slope, colour, line) in curves.items():
+        axis.plot(t, slope(t), line, color=colour, label=name)
+        axis.plot(theta, slope(torch.tensor(theta)), "o", color=colour, zorder=3)
     axis.axvline(theta, color="black", lw=0.8)
-    for value, colour in (
-        (2 * theta, CYCLE[1]),
-        (2 * sin(theta), CYCLE[0]),
-        (-2 * max(0.0, margin - theta), CYCLE[2]),
-    ):
-        axis.plot(theta, value, "o", color=colour)
     axis.set(xlabel="angle θ (rad)", ylabel="slope of the loss", xlim=(0, pi), ylim=(-1.4, 6.5))
     axis.legend(fontsize=7, loc="upper left")
 
 
 def arccos_cliff(clips: Sequence[float] = (1e-7, 1e-5), pairs: int = 40, width: int = 128):
     """Relative error of a float32 angle against the true one, for the clipped arccos and the atan2 form."""
-    import matplotlib.pyplot as plt
-
     thetas = torch.logspace(-5, 0, 60, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(pairs, width, 2, generator=generator, dtype=torch.float64))[0]
     forms = {"atan2": {"form": "atan2"}} | {f"arccos, clip {c:g}": {"form": "arccos", "clip": c} for c in clips}
-    with style():
-        figure, axis = plt.subplots(figsize=(5.2, 3))
+    with canvas(5.2, 3) as (figure, axis):
         for name, options in forms.items():
             errors = [_angle_error(basis, t, options) for t in thetas]
             axis.loglog(thetas, torch.stack(errors).clamp_min(1e-9), label=name)
         axis.axhline(1, color="0.6", lw=0.8, ls=":")
         axis.set(xlabel="true angle (rad)", ylabel="mean relative error", ylim=(1e-8, 1e3))
         axis.legend()
-        plt.close(figure)
     return figure
 
 
@@ -96,14 +83,11 @@ def _angle_error(basis: Tensor, theta: Tensor, options: Mapping) -> Tensor:
 
 def angle_histogram(features: Tensor, labels: Tensor, margin: float = 0.5):
     """Angles of all pairs of one class and of different classes; shaded: the pairs that the margin still pushes."""
-    import matplotlib.pyplot as plt
-
     z = torch.nn.functional.normalize(features.double(), dim=1)
     i, j = torch.triu_indices(len(z), len(z), offset=1)
     theta, same = torch.acos((z @ z.T).clamp(-1, 1)[i, j]), labels[i] == labels[j]
     active = float((theta[~same] < margin).double().mean())
-    with style():
-        figure, axis = plt.subplots(figsize=(5.6, 2.6))
+    with canvas(5.6, 2.6) as (figure, axis):
         bins = torch.linspace(0, pi, 64).tolist()
         axis.hist(theta[same], bins, density=True, alpha=0.6, color=CYCLE[0], label="one class")
         axis.hist(theta[~same], bins, density=True, alpha=0.6, color=CYCLE[1], label="different classes")
@@ -111,33 +95,24 @@ def angle_histogram(features: Tensor, labels: Tensor, margin: float = 0.5):
         axis.axvline(margin, color=CYCLE[2], label=f"margin: {active:.1%} of the negatives are active")
         axis.set(xlabel="angle (rad)", yticks=[], xlim=(0, pi))
         axis.legend(fontsize=8)
-        plt.close(figure)
     return figure
 
 
 def rays(panels: Mapping[str, tuple[Tensor, Tensor]]):
     """Two-number features as points in the plane, one panel each (Fig. 1 of the paper). Title to features, labels."""
-    import matplotlib.pyplot as plt
-
-    with style():
-        figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 3.0), squeeze=False)
-        for axis, (title, (features, labels)) in zip(axes[0], panels.items()):
+    with canvas(3.2 * len(panels), 3.0, len(panels)) as (figure, axes):
+        for axis, (title, (features, labels)) in zip(axes, panels.items()):
             dots = axis.scatter(*features.T, c=labels, cmap=CLASS_COLOURS, vmin=-0.5, vmax=9.5, s=5)
             axis.plot(0, 0, "k+", ms=10)
             axis.set_aspect("equal", adjustable="datalim")
             axis.set(title=title, xlabel="feature 1", ylabel="feature 2")
         _class_bar(figure, axes, dots)
-        plt.close(figure)
     return figure
 
 
 def globes(panels: Mapping[str, tuple[Tensor, Tensor]]):
     """Three-number features on the unit sphere, one globe each (Fig. 4 of the paper). Title to features, labels."""
-    import matplotlib.pyplot as plt
-
-    with style():
-        figure = plt.figure(figsize=(2.9 * len(panels), 2.9))
-        axes = [figure.add_subplot(1, len(panels), k + 1, projection="3d") for k in range(len(panels))]
+    with canvas(2.9 * len(panels), 2.9, len(panels), subplot_kw={"projection": "3d"}) as (figure, axes):
         for axis, (title, (features, labels)) in zip(axes, panels.items()):
             _wire(axis)
             z = torch.nn.functional.normalize(features, dim=1)
@@ -145,7 +120,6 @@ def globes(panels: Mapping[str, tuple[Tensor, Tensor]]):
             axis.view_init(25, 35)
             axis.set_title(title)
         _class_bar(figure, axes, dots)
-        plt.close(figure)
     return figure
 
 
@@ -171,61 +145,45 @@ def _class_bar(figure, axes, dots) -> None:
 
 def weight_sweep(records: Mapping[float, Any], *, metrics: Sequence[str], labels: Sequence[str]):
     """Metrics against the weight lambda w_max, mean and standard deviation over seeds; weight to `Record`."""
-    import matplotlib.pyplot as plt
-
     weights = sorted(records)
-    with style():
-        figure, axes = plt.subplots(1, len(metrics), figsize=(2.4 * len(metrics), 2.3), squeeze=False)
-        for axis, metric, label in zip(axes[0], metrics, labels):
+    with canvas(2.4 * len(metrics), 2.3, len(metrics)) as (figure, axes):
+        for axis, metric, label in zip(axes, metrics, labels):
             found = [records[w].metrics[metric] for w in weights]
             places = range(len(weights))
             axis.errorbar(places, [m.mean for m in found], [m.sd for m in found], fmt="o-", capsize=3)
             axis.set(title=label, xlabel="weight λ·w_max", xticks=list(places), xticklabels=[f"{w:g}" for w in weights])
-        plt.close(figure)
     return figure
 
 
 def loss_curves(records: Mapping[str, Any], term: str = "classification"):
     """One loss term (the total where a record has no such term) over the epochs, a line per seed."""
-    import matplotlib.pyplot as plt
-
-    with style():
-        figure, axis = plt.subplots(figsize=(5.2, 2.6))
+    with canvas(5.2, 2.6) as (figure, axis):
         for colour, (title, record) in zip(CYCLE, records.items()):
             for k, curve in enumerate(record.curves.get(term, record.curves["total"])):
                 axis.plot(range(1, len(curve) + 1), curve, color=colour, label=title if k == 0 else None)
         axis.set(xlabel="epoch", ylabel=term.replace("_", " "), ylim=(0, None))
         axis.legend()
-        plt.close(figure)
     return figure
 
 
 def lottery(values: Tensor, everything: float):
     """Half-batch losses of one batch over many shuffles, against the mean over all pairs."""
-    import matplotlib.pyplot as plt
-
-    with style():
-        figure, axis = plt.subplots(figsize=(5.2, 2.3))
+    with canvas(5.2, 2.3) as (figure, axis):
         axis.hist(values, 40, color=CYCLE[0], alpha=0.7, label="half-batch pairs, one shuffle each")
         axis.axvline(everything, color=CYCLE[1], lw=2, label=f"all pairs: {everything:.3f}")
         axis.axvline(float(values.mean()), color="black", ls=":", label=f"mean of the shuffles: {values.mean():.3f}")
         axis.set(xlabel="AMC-Loss", yticks=[])
         axis.legend(fontsize=8)
-        plt.close(figure)
     return figure
 
 
 def hinge(margin: float = 0.5):
     """The loss of a pair against its angle, same class and other class (Eq. 2)."""
-    import matplotlib.pyplot as plt
-
     t = torch.linspace(0, pi, 200)
-    with style():
-        figure, axis = plt.subplots(figsize=(4.6, 2.4))
+    with canvas(4.6, 2.4) as (figure, axis):
         for same, name in ((True, "same class"), (False, "other class")):
             axis.plot(t, contrastive(t, torch.full_like(t, same, dtype=torch.bool), margin), label=name)
         axis.set(xlabel="angle θ (rad)", ylabel="loss of the pair", ylim=(-0.1, 3), xlim=(0, pi))
         axis.axvline(margin, color="0.6", lw=0.8, ls=":")
         axis.legend()
-        plt.close(figure)
     return figure

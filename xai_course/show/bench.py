@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .style import CYCLE, style
+from .style import CYCLE, canvas
 
 COLOURS = {"open": "0.55", "higher": CYCLE[0], "lower": CYCLE[1]}
-
-
-def _axes(columns: int, width: float, height: float, **how):
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, **how)
-    plt.close(figure)  # the notebook shows the returned figure, not a second copy
-    return figure, axes[0]
 
 
 def forest(panels: Mapping[str, Mapping[str, Any]], said: Mapping[str, Mapping[str, str]]):
@@ -26,8 +18,7 @@ def forest(panels: Mapping[str, Mapping[str, Any]], said: Mapping[str, Mapping[s
         said: panel title to (method to verdict): "open" is grey, "higher" blue, "lower" orange.
     """
     methods = list(next(iter(panels.values())))
-    with style():
-        figure, axes = _axes(len(panels), 3.1 * len(panels) + 1.4, 0.3 * len(methods) + 0.9, sharey=True)
+    with canvas(3.1 * len(panels) + 1.4, 0.3 * len(methods) + 0.9, len(panels), sharey=True) as (figure, axes):
         for axis, (title, found) in zip(axes, panels.items()):
             axis.axvline(0, color="0.8", lw=1, zorder=0)
             for place, (key, d) in enumerate(found.items()):
@@ -50,8 +41,7 @@ def trade_off(points: Mapping[str, tuple[Sequence[float], Sequence[float]]], tri
         labels: of the two axes.
     """
     markers = "osD^vP*X<>hdp8H1234"  # nineteen: with the colours no pair repeats
-    with style():
-        figure, (axis,) = _axes(1, 6.8, 3.8)
+    with canvas(6.8, 3.8) as (figure, axis):
         for place, (name, (xs, ys)) in enumerate(points.items()):
             colour = CYCLE[place % len(CYCLE)]
             axis.plot(xs, ys, ".", color=colour, ms=3, alpha=0.6)
@@ -73,9 +63,8 @@ def column(values: Mapping[str, Mapping[str, Sequence[float]]], label: str, triv
         trivial: name to its value in the first setting, drawn as dotted lines there.
     """
     methods = list(dict.fromkeys(name for rows in values.values() for name in rows))
-    with style():
-        width = 2.0 * len(values) + 1.9
-        figure, axes = _axes(len(values), width, 0.26 * len(methods) + 0.9, sharey=True, sharex=True)
+    width = 2.0 * len(values) + 1.9
+    with canvas(width, 0.26 * len(methods) + 0.9, len(values), sharey=True, sharex=True) as (figure, axes):
         for axis, (setting, rows) in zip(axes, values.items()):
             for name, seeds in rows.items():
                 place = methods.index(name)

@@ -14,25 +14,16 @@ from ..maps import class_activation_map, gap_head
 from ..methods.hnc import mean_square, spatial_variance, squared_logit, uniform_divergence
 from ..methods.negatives import topk_negatives
 from ..nets.modes import evaluating
-from .style import CYCLE, style
+from .style import CYCLE, bare, canvas
 
 SIGNED = "RdBu_r"  # diverging, centred at zero
-
-
-def _axes(rows: int, columns: int, width: float, height: float, **how):
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **how)
-    plt.close(figure)  # the notebook shows the returned figure, not a second copy
-    return figure, axes
 
 
 def _picture(figure, axis, values: Tensor, limit: float | None = None, bar: bool = True) -> None:
     """A signed map with zero in the middle of the colours."""
     limit = float(values.abs().max()) if limit is None else limit
     drawn = axis.imshow(values.numpy(), cmap=SIGNED, vmin=-limit - 1e-12, vmax=limit + 1e-12)
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)
+    bare(axis)
     if bar:
         figure.colorbar(drawn, ax=axis, shrink=0.7)
 
@@ -61,8 +52,8 @@ def map_gradients(values: Tensor, probability: float = 0.3) -> dict[str, Tensor]
 
 def toy(maps: Mapping[str, Tensor]):
     """Fig. 3: each map, a cut through its middle, and the three gradients with respect to it."""
-    with style():
-        figure, axes = _axes(len(maps), 5, 9.2, 1.75 * len(maps), gridspec_kw={"width_ratios": (1, 1.1, 1, 1, 1)})
+    shares = {"width_ratios": (1, 1.1, 1, 1, 1)}
+    with canvas(9.2, 1.75 * len(maps), 5, len(maps), gridspec_kw=shares) as (figure, axes):
         limit = max(float(m.abs().max()) for m in maps.values())
         for row, (name, values) in zip(axes, maps.items()):
             _picture(figure, row[0], values, limit)
@@ -91,17 +82,16 @@ def same_mean(height: float, side: int = 7, mean: float = 1.0):
         "HNC\nmse": mean_square(one),
         "kd\n− log N": uniform_divergence(one) - math.log(side * side),
     }
-    with style():
-        figure, axes = _axes(1, 5, 10, 2.2, gridspec_kw={"width_ratios": (1, 1, 1, 1, 1.7)})
-        _picture(figure, axes[0, 0], values, 15)
-        axes[0, 0].set_title(f"map, mean {mean:g}")
+    with canvas(10, 2.2, 5, gridspec_kw={"width_ratios": (1, 1, 1, 1, 1.7)}) as (figure, axes):
+        _picture(figure, axes[0], values, 15)
+        axes[0].set_title(f"map, mean {mean:g}")
         limits = (0.65, 0.65, 1.0)
-        for axis, (title, gradient), limit in zip(axes[0, 1:4], map_gradients(values).items(), limits):
+        for axis, (title, gradient), limit in zip(axes[1:4], map_gradients(values).items(), limits):
             _picture(figure, axis, gradient, limit)
             axis.set_title(title)
-        axes[0, 4].bar(list(bars), [float(b) for b in bars.values()], color=CYCLE[: len(bars)])
-        axes[0, 4].set(ylim=(0, 11), title="what the penalties charge")
-        axes[0, 4].tick_params(axis="x", labelsize=7)
+        axes[4].bar(list(bars), [float(b) for b in bars.values()], color=CYCLE[: len(bars)])
+        axes[4].set(ylim=(0, 11), title="what the penalties charge")
+        axes[4].tick_params(axis="x", labelsize=7)
     return figure
 
 
@@ -111,9 +101,7 @@ def bounds(side: int = 7, scales: Sequence[float] = (0.1, 0.3, 1, 3, 10, 30), co
     maps = torch.cat([s * torch.randn(count, 1, side, side, dtype=torch.float64, generator=g) for s in scales])
     peak = (maps.amax((2, 3)) - maps.mean((2, 3)))[:, 0]
     kd, line = uniform_divergence(maps)[:, 0], torch.logspace(-1.5, 2, 50)
-    with style():
-        figure, axes = _axes(1, 1, 4.4, 2.9)
-        axis = axes[0, 0]
+    with canvas(4.4, 2.9) as (figure, axis):
         axis.plot(peak, kd, ".", ms=3, color=CYCLE[0], label="random maps")
         axis.plot(line, line, color=CYCLE[1], label="max − mean")
         axis.plot(line, line + math.log(side * side), color=CYCLE[2], label="max − mean + log N")
@@ -142,9 +130,7 @@ def negative_maps(
     """
     rows = {name: _ranked(net, image, label, k) for name, net in nets.items()}
     top = max(float(maps.abs().max()) for maps, _, _ in rows.values())
-    with style():
-        figure, axes = _axes(len(rows), k + 2, 1.35 * (k + 2) + 0.7, 1.55 * len(rows))
-        drawn = None
+    with canvas(1.35 * (k + 2) + 0.7, 1.55 * len(rows), k + 2, len(rows)) as (figure, axes):
         for row, (name, (maps, order, probabilities)) in zip(axes, rows.items()):
             row[0].imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
             row[0].set_ylabel(name)
@@ -152,9 +138,7 @@ def negative_maps(
                 limit = top if shared else float(maps[j].abs().max())
                 drawn = axis.imshow(maps[j].numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
                 axis.set_title(f"{'label' if j == 0 else 'wrong'} {names[order[j]]}: {probabilities[j]:.2f}")
-            for axis in row:
-                axis.set(xticks=[], yticks=[])
-                axis.spines[:].set_visible(False)
+            bare(*row)
         if shared:
             figure.colorbar(drawn, ax=axes, shrink=0.8, label="map, logits")
     return figure
@@ -177,9 +161,8 @@ def _ranked(net, image: Tensor, label: int, k: int) -> tuple[Tensor, list[int], 
 
 def compare(records: Mapping[str, Any], metrics: Sequence[str], *, reference: str = "ce"):
     """One panel per metric, one line per record: every seed as a dot, the mean as a bar, the reference dotted."""
-    with style():
-        figure, axes = _axes(1, len(metrics), 1.2 + 2.3 * len(metrics), 0.6 + 0.24 * len(records), sharey=True)
-        for axis, metric in zip(axes[0], metrics):
+    with canvas(1.2 + 2.3 * len(metrics), 0.6 + 0.24 * len(records), len(metrics), sharey=True) as (figure, axes):
+        for axis, metric in zip(axes, metrics):
             for i, (name, record) in enumerate(records.items()):
                 values = record.metrics[metric].values
                 colour = CYCLE[0] if name == reference else CYCLE[1] if name.startswith(("mse", "kd")) else CYCLE[2]
@@ -188,16 +171,14 @@ def compare(records: Mapping[str, Any], metrics: Sequence[str], *, reference: st
             if reference in records:
                 axis.axvline(records[reference].metrics[metric].mean, color="0.7", lw=0.8, ls=":", zorder=0)
             axis.set_title(metric.replace("_", " "))
-        axes[0, 0].set(yticks=range(len(records)), yticklabels=list(records))
-        axes[0, 0].invert_yaxis()
+        axes[0].set(yticks=range(len(records)), yticklabels=list(records))
+        axes[0].invert_yaxis()
     return figure
 
 
 def attack_curves(records: Mapping[str, Any], attack: str, epsilons: Sequence[float]):
     """Accuracy against epsilon, one line per record, with one standard deviation over the seeds."""
-    with style():
-        figure, axes = _axes(1, 1, 4.6, 2.8)
-        axis = axes[0, 0]
+    with canvas(4.6, 2.8) as (figure, axis):
         for (name, record), colour in zip(records.items(), CYCLE):
             found = [record.metrics["accuracy"], *(record.metrics[f"{attack}_{e:g}"] for e in epsilons)]
             means, at = torch.tensor([m.mean for m in found]), [0, *epsilons]
@@ -214,16 +195,15 @@ def costs(batch: int = 32, n: int = 1000, channels: int = 2048, cells: int = 49)
     k = torch.arange(1, n)
     copies, work = batch * k * channels * 4 / 2**20, batch * k * channels * cells / 1e9
     full = batch * n * cells * 4 / 2**20, batch * n * channels * cells / 1e9
-    with style():
-        figure, axes = _axes(1, 2, 7.2, 2.6)
+    with canvas(7.2, 2.6, 2) as (figure, axes):
         lines = ((work, full[1], "10⁹ multiplications"), (copies, full[0], "MB of copied weights or maps"))
-        for axis, (gathered, whole, label) in zip(axes[0], lines):
+        for axis, (gathered, whole, label) in zip(axes, lines):
             axis.loglog(k, gathered, color=CYCLE[0], label="gather all at once")
             axis.axhline(whole, color=CYCLE[1], label=f"all {n} maps")
             axis.set(xlabel="k", ylabel=label)
-        axes[0, 1].axvline(n * cells / channels, color="0.6", ls=":")
-        axes[0, 1].annotate(f"k = {n * cells / channels:.0f}", (n * cells / channels, 0.3), fontsize=8)
-        axes[0, 0].legend()
+        axes[1].axvline(n * cells / channels, color="0.6", ls=":")
+        axes[1].annotate(f"k = {n * cells / channels:.0f}", (n * cells / channels, 0.3), fontsize=8)
+        axes[0].legend()
     return figure
 
 
@@ -232,10 +212,9 @@ def chosen_classes(k: int, logits: Tensor, label: int, names: Sequence[str]):
     picked = set(topk_negatives(logits[None], torch.tensor([label]), k)[0][0].tolist())
     order = logits.argsort(descending=True).tolist()
     colours = [CYCLE[2] if o == label else CYCLE[1] if o in picked else "0.8" for o in order]
-    with style():
-        figure, axes = _axes(1, 1, 4.6, 2.4)
-        axes[0, 0].bar(range(len(order)), logits[order], color=colours)
-        axes[0, 0].axhline(0, color="0.5", lw=0.6)
-        axes[0, 0].set(xticks=range(len(order)), xticklabels=[names[o] for o in order], ylabel="logit")
-        axes[0, 0].set_title(f"label (green), k = {k} strongest absent classes (red), the rest")
+    with canvas(4.6, 2.4) as (figure, axis):
+        axis.bar(range(len(order)), logits[order], color=colours)
+        axis.axhline(0, color="0.5", lw=0.6)
+        axis.set(xticks=range(len(order)), xticklabels=[names[o] for o in order], ylabel="logit")
+        axis.set_title(f"label (green), k = {k} strongest absent classes (red), the rest")
     return figure

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..maps import enlarge, normalise
 from ..measure.scores import iou, thresholded
-from .style import CYCLE, MAP_COLOURS, draw, image_grid, style
+from .style import CYCLE, MAP_COLOURS, bare, canvas, draw, frame, image_grid
 
 SCORES = {"energy_in_mask": "energy in the mask", "pointing": "pointing game", "iou": "IoU"}
 
@@ -26,20 +26,16 @@ def enlarged(maps: Tensor, size) -> Tensor:
 
 def threshold_frame(images: Tensor, maps: Tensor, masks: Tensor, level: float):
     """Images with the object outlined in white and the part of the map above ``level`` in orange; IoU in the titles."""
-    import matplotlib.pyplot as plt
-
     scores = iou(thresholded(maps, level), masks)
-    with style():
-        figure, axes = plt.subplots(1, len(images), figsize=(1.45 * len(images), 1.75), squeeze=False)
-        for axis, image, map_, mask, score in zip(axes[0], images, maps, masks, scores):
+    with canvas(1.45 * len(images), 1.75, len(images)) as (figure, axes):
+        for axis, image, map_, mask, score in zip(axes, images, maps, masks, scores):
             draw(axis, image)
             axis.contour(mask.float().numpy(), levels=[0.5], colors="white", linewidths=1.6)
             chosen = (map_ >= level * map_.max()).float().numpy()
             axis.contourf(chosen, levels=[0.5, 1.5], colors=[CYCLE[4]], alpha=0.35)
             axis.contour(chosen, levels=[0.5], colors=[CYCLE[1]], linewidths=1.6)
-            axis.set(title=f"IoU {score:.2f}", xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        plt.close(figure)
+            axis.set_title(f"IoU {score:.2f}")
+        bare(*axes)
     return figure
 
 
@@ -50,13 +46,10 @@ def scores_beside_trivial(results: Mapping[str, dict | list[dict]], trivial: Seq
         results: name to what `measure.localisation` returns, or to a list of that for several networks.
         trivial: suffixes to draw, for example ``("whole", "centre")``; they are taken from the first network.
     """
-    import matplotlib.pyplot as plt
-
     several = {name: found if isinstance(found, list) else [found] for name, found in results.items()}
     first = next(iter(several.values()))[0]
     names = [*results, *(f"{name} (trivial)" for name in trivial)]
-    with style():
-        figure, axes = plt.subplots(1, len(scores), figsize=(5.8, 0.28 * len(names) + 0.7), sharey=True)
+    with canvas(5.8, 0.28 * len(names) + 0.7, len(scores), sharey=True) as (figure, axes):
         for axis, (key, title) in zip(axes, scores.items()):
             values = [[r[key] for r in found] for found in several.values()]
             values += [[first[f"{key}_{name}"]] for name in trivial]
@@ -66,16 +59,12 @@ def scores_beside_trivial(results: Mapping[str, dict | list[dict]], trivial: Seq
                 axis.scatter(dots, [at] * len(dots), color=colour, s=28 if len(dots) == 1 else 14, zorder=3)
             axis.set(title=title, xlim=(0, 1), xticks=(0, 0.5, 1), yticks=range(len(names)), yticklabels=names)
         axes[0].invert_yaxis()
-        plt.close(figure)
     return figure
 
 
 def randomisation_curves(curves: Mapping[str, Sequence[dict]], score: str = "rank_correlation"):
     """How similar maps stay to the trained network's while layers are re-initialised from the top, a line per name."""
-    import matplotlib.pyplot as plt
-
-    with style():
-        figure, axis = plt.subplots(figsize=(5.4, 2.6))
+    with canvas(5.4, 2.6) as (figure, axis):
         for i, (name, rows) in enumerate(curves.items()):
             axis.plot([row[score] for row in rows], marker="os^D"[i % 4], ms=4, label=name)
         layers = [row["layer"] or "none" for row in next(iter(curves.values()))]
@@ -84,7 +73,6 @@ def randomisation_curves(curves: Mapping[str, Sequence[dict]], score: str = "ran
         axis.set_xlabel("randomised from the logits down to")
         axis.axhline(0, color="0.7", lw=0.8)
         axis.legend()
-        plt.close(figure)
     return figure
 
 
@@ -96,19 +84,14 @@ def seen_by_one_cell(image: Tensor, weights: Tensor, cell: tuple[int, int], cell
         weights: ``[H, W]`` non-negative, mean absolute gradient of the cell with respect to the pixels.
         cell: row and column of the cell. cells: number of rows and columns.
     """
-    import matplotlib.pyplot as plt
-    from matplotlib.patches import Rectangle
-
     height, width = image.shape[1] / cells[0], image.shape[2] / cells[1]
-    with style():
-        figure, axes = plt.subplots(1, 2, figsize=(4.6, 2.2))
+    box = cell[1] * width, cell[0] * height, (cell[1] + 1) * width, (cell[0] + 1) * height
+    with canvas(4.6, 2.2, 2) as (figure, axes):
         draw(axes[0], image)
         drawn = axes[1].imshow((weights / weights.max()).sqrt().numpy(), cmap=MAP_COLOURS, vmin=0, vmax=1)
         for axis, title in zip(axes, ("one cell's place", "what it reads")):
-            corner = (cell[1] * width - 0.5, cell[0] * height - 0.5)
-            axis.add_patch(Rectangle(corner, width, height, fill=False, ec=CYCLE[1], lw=2))
-            axis.set(title=title, xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+            frame(axis, box, CYCLE[1], width=2)
+            axis.set_title(title)
+        bare(*axes)
         figure.colorbar(drawn, ax=axes, shrink=0.8, label="root of relative weight")
-        plt.close(figure)
     return figure

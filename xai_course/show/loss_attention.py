@@ -10,23 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..maps import enlarge, grad_cam, normalise
+from ..measure.patches import hull
 from ..methods.loss_attention import attended_logits, image_loss, loss_attention, patch_loss
 from ..methods.patch_heads import PatchMethod
-from .style import CYCLE, MAP_COLOURS, draw, style
-
-OBJECT, GUESS = CYCLE[4], CYCLE[6]  # colours of true and of predicted boxes
-
+from .style import CYCLE, MAP_COLOURS, bare, canvas, draw, frame, image_grid
 
 # --- the rule itself -------------------------------------------------------------------------------------------------
 
 
 def cut_figure(logits: Tensor, cutoff: float):
     """Shares of lengths before the cut, the cut line, and the weights after it, for one image: ``logits [M, K]``."""
-    import matplotlib.pyplot as plt
-
     alpha, before = (weights.numpy() for weights in loss_attention(logits, cutoff))
-    with style():
-        figure, axis = plt.subplots(figsize=(6.2, 2.4))
+    with canvas(6.2, 2.4) as (figure, axis):
         at = np.arange(len(before))
         axis.bar(at - 0.2, before, 0.4, label="share of length (5a)", color=CYCLE[5])
         axis.bar(at + 0.2, alpha, 0.4, label="after the cut (5b)", color=CYCLE[0])
@@ -34,42 +30,33 @@ def cut_figure(logits: Tensor, cutoff: float):
         kept = int((alpha > 0).sum())
         axis.set(xlabel="patch", ylabel="weight", title=f"{kept} of {len(before)} patches kept", ylim=(0, 0.42))
         axis.legend(loc="upper left", ncols=3)
-    plt.close(figure)
     return figure
 
 
 def court_figure(scale: float):
     """Two patches, three classes: the image is sure of the first class, no patch says so (probabilities, losses)."""
-    import matplotlib.pyplot as plt
-
     p = scale * torch.tensor([[[10.0, 11.0, -100.0], [10.0, -100.0, 11.0]]])
     alpha, _ = loss_attention(p)
     z, label = attended_logits(alpha, p), torch.tensor([0])
     parts = {"patch 1": p[0, 0], "patch 2": p[0, 1], "image": z[0]}
-    with style():
-        figure, axes = plt.subplots(1, 3, figsize=(6.2, 2.1), sharey=True)
+    with canvas(6.2, 2.1, 3, sharey=True) as (figure, axes):
         for axis, (name, logits) in zip(axes, parts.items()):
             axis.bar(["cat", "dog", "bird"], logits.softmax(0).numpy(), color=[CYCLE[0], CYCLE[1], CYCLE[1]])
             axis.set(title=name, ylim=(0, 1))
         losses = f"image loss {image_loss(z, label):.2g}, patch term {patch_loss(alpha, p, label):.2f}"
         axes[0].set_ylabel("probability")
         figure.suptitle(f"label: cat, scale {scale:g}: {losses}", fontsize=9)
-    plt.close(figure)
     return figure
 
 
 def bound_figure():
     """The one inequality behind Propositions 1 and 2: -log u against 1 - u."""
-    import matplotlib.pyplot as plt
-
     u = np.linspace(0.01, 1, 200)
-    with style():
-        figure, axis = plt.subplots(figsize=(4.2, 2.6))
+    with canvas(4.2, 2.6) as (figure, axis):
         axis.plot(u, -np.log(u), label="loss, −log u")
         axis.plot(u, 1 - u, label="bound, 1 − u", ls="--")
         axis.set(xlabel="u, probability of the true class", ylim=(0, 4.7))
         axis.legend()
-    plt.close(figure)
     return figure
 
 
@@ -119,11 +106,8 @@ def gradient_paths(method: PatchMethod, images: Tensor, labels: Tensor) -> tuple
 
 def gradient_figure(methods: Mapping[str, PatchMethod], image: Tensor, label: int):
     """One row per method: image, weights, and the gradient that each patch gets through logits and through weights."""
-    import matplotlib.pyplot as plt
-
     columns = ("image", "weights", "gradient\nthrough logits", "gradient\nthrough weights")
-    with style():
-        figure, axes = plt.subplots(len(methods), 4, figsize=(6.8, 1.3 * len(methods) + 0.3), squeeze=False)
+    with canvas(6.8, 1.3 * len(methods) + 0.3, 4, len(methods)) as (figure, axes):
         for row, (name, method) in zip(axes, methods.items()):
             paths = gradient_paths(method, image.unsqueeze(0), torch.tensor([label]))
             most = max(float(part.max()) for part in paths[1:])
@@ -135,26 +119,11 @@ def gradient_figure(methods: Mapping[str, PatchMethod], image: Tensor, label: in
             row[0].set_ylabel(name, rotation=0, ha="right", va="center")
         for axis, title in zip(axes[0], columns):
             axis.set_title(title)
-        _bare(axes)
-    plt.close(figure)
+        bare(*axes.flat)
     return figure
 
 
 # --- what a network selects ------------------------------------------------------------------------------------------
-
-
-def _bare(axes) -> None:
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-
-
-def _frame(axis, box: Sequence[float], colour: str, style: str = "-") -> None:
-    from matplotlib.patches import Rectangle
-
-    left, top, right, bottom = (float(v) for v in box)
-    place = (left - 0.5, top - 0.5)
-    axis.add_patch(Rectangle(place, right - left, bottom - top, fill=False, ec=colour, lw=1.6, ls=style))
 
 
 def selection_figure(methods: Mapping[str, PatchMethod], images: Tensor, objects: Tensor, level: float | None = None):
@@ -164,17 +133,12 @@ def selection_figure(methods: Mapping[str, PatchMethod], images: Tensor, objects
         images: ``[B, 3, H, W]``; objects: ``[B, O, 4]`` true boxes.
         level: select weights above ``level / M``; None is each method's own rule.
     """
-    import matplotlib.pyplot as plt
-
-    from ..measure.patches import hull
-
-    with style(), torch.no_grad():
-        shape = len(images), 1 + len(methods)
-        figure, axes = plt.subplots(*shape, figsize=(1.35 * shape[1], 1.4 * shape[0] + 0.2), squeeze=False)
+    columns, rows = 1 + len(methods), len(images)
+    with canvas(1.35 * columns, 1.4 * rows + 0.2, columns, rows) as (figure, axes), torch.no_grad():
         for axis, image, boxes in zip(axes[:, 0], images, objects):
             draw(axis, image)
             for box in boxes:
-                _frame(axis, box, OBJECT)
+                frame(axis, box, width=1.6)
         for j, (name, method) in enumerate(methods.items(), 1):
             weights = method.eval().attend(images).weights
             chosen = method.selected(weights) if level is None else weights > level / weights.shape[1]
@@ -185,12 +149,11 @@ def selection_figure(methods: Mapping[str, PatchMethod], images: Tensor, objects
             for axis, image, mask, guess, boxes in zip(axes[:, j], images, lit, guesses, objects):
                 draw(axis, torch.where(mask, image, 0.35 * image))
                 for box in boxes:
-                    _frame(axis, box, OBJECT)
-                _frame(axis, guess, "white", "--")
+                    frame(axis, box, width=1.6)
+                frame(axis, guess, "white", "--", 1.6)
             axes[0, j].set_title(name)
         axes[0, 0].set_title("image, true box")
-        _bare(axes)
-    plt.close(figure)
+        bare(*axes.flat)
     return figure
 
 
@@ -199,44 +162,36 @@ def contribution_figure(method: PatchMethod, image: Tensor, names: Sequence[str]
 
     The difference map sums to the margin between the two logits: an explanation that is exact, at patch resolution.
     """
-    import matplotlib.pyplot as plt
-
-    with style(), torch.no_grad():
+    with canvas(7.6, 1.7, 5) as (figure, axes), torch.no_grad():
         seen = method.eval().attend(image.unsqueeze(0))
         first, second = seen.image[0].topk(2).indices.tolist()
         parts = (seen.weights[0].unsqueeze(1) * seen.patches[0])[:, [first, second]]
         maps = [parts[:, 0], parts[:, 1], parts[:, 0] - parts[:, 1]]
         titles = [f"{names[first]}: {seen.image[0, first]:.2f}", f"{names[second]}: {seen.image[0, second]:.2f}"]
         titles.append(f"difference: {maps[2].sum():.2f}")
-        figure, axes = plt.subplots(1, 5, figsize=(7.6, 1.7), squeeze=False)
         side, most = round(len(parts) ** 0.5), float(torch.stack(maps).abs().max())
-        draw(axes[0, 0], image)
-        draw(axes[0, 1], method.explain(image.unsqueeze(0), torch.tensor([first]))[0])
-        for axis, values, title in zip(axes[0, 2:], maps, titles):
+        draw(axes[0], image)
+        draw(axes[1], method.explain(image.unsqueeze(0), torch.tensor([first]))[0])
+        for axis, values, title in zip(axes[2:], maps, titles):
             drawn = axis.imshow(values.view(side, side).numpy(), cmap="RdBu_r", vmin=-most, vmax=most)
             axis.set_title(title)
-        axes[0, 0].set_title("image")
-        axes[0, 1].set_title("weights")
+        axes[0].set_title("image")
+        axes[1].set_title("weights")
         figure.colorbar(drawn, ax=axes, shrink=0.8)
-        _bare(axes)
-    plt.close(figure)
+        bare(*axes.flat)
     return figure
 
 
 def field_figure(nets: Mapping[str, Any], image: Tensor, patch: int = 14):
     """What is drawn as a patch (solid) and what it depends on (dashed), for several networks on one image."""
-    import matplotlib.pyplot as plt
-
     size = tuple(image.shape[-2:])
-    with style():
-        figure, axes = plt.subplots(1, len(nets), figsize=(1.9 * len(nets), 2.1), squeeze=False)
-        for axis, (name, net) in zip(axes[0], nets.items()):
+    with canvas(1.9 * len(nets), 2.1, len(nets)) as (figure, axes):
+        for axis, (name, net) in zip(axes, nets.items()):
             draw(axis, image)
-            _frame(axis, net.boxes(size)[patch].tolist(), OBJECT)
-            _frame(axis, net.boxes(size, "rf")[patch].tolist(), "white", "--")
+            frame(axis, net.boxes(size)[patch].tolist(), width=1.6)
+            frame(axis, net.boxes(size, "rf")[patch].tolist(), "white", "--", 1.6)
             axis.set_title(f"{name}\n{net.field().size} px drawn, {net.field('rf').size} px seen")
-        _bare(axes)
-    plt.close(figure)
+        bare(*axes.flat)
     return figure
 
 
@@ -246,12 +201,9 @@ def heat_figure(plain, method: PatchMethod, images: Tensor, classes: Tensor, lay
     Args:
         plain: a `Method` on a network without patches; layer: its Grad-CAM layer; classes: ``[B]``, what is explained.
     """
-    from ..maps import grad_cam, normalise
-    from .style import image_grid
-
     size = tuple(images.shape[-2:])
     cam = grad_cam(plain.net.eval(), images, classes, [layer]).maps[0]
-    cam = nn.functional.interpolate(normalise(cam).unsqueeze(1), size, mode="bilinear", align_corners=False)[:, 0]
+    cam = enlarge(normalise(cam), size)
     with torch.no_grad():
         maps = [method.eval().explain(images, classes, values=values) for values in ("weights", "contributions")]
     columns = ("image", "Grad-CAM", "weights", "contributions")
@@ -268,12 +220,9 @@ def sweep_figure(records: Mapping[float, Any], metrics: Mapping[str, str], label
         records: value of the hyper-parameter -> `Record`; metrics: name in the record -> name in the legend.
         label: the hyper-parameter; dummies: metric names of dummies, in the order of ``metrics``, "" for none.
     """
-    import matplotlib.pyplot as plt
-
-    with style():
-        figure, axes = plt.subplots(1, len(metrics), figsize=(1.75 * len(metrics), 2.1), squeeze=False)
+    with canvas(1.75 * len(metrics), 2.1, len(metrics)) as (figure, axes):
         at = range(len(records))
-        for i, (axis, (metric, name)) in enumerate(zip(axes[0], metrics.items())):
+        for i, (axis, (metric, name)) in enumerate(zip(axes, metrics.items())):
             found = [record.metrics[metric] for record in records.values()]
             axis.plot(at, [m.mean for m in found], color=CYCLE[0])
             for x, m in zip(at, found):
@@ -283,5 +232,4 @@ def sweep_figure(records: Mapping[float, Any], metrics: Mapping[str, str], label
                 axis.plot(at, level, ls="--", color=CYCLE[1], label="dummy")
                 axis.legend()
             axis.set(title=name, xlabel=label, xticks=list(at), xticklabels=[f"{v:g}" for v in records])
-    plt.close(figure)
     return figure

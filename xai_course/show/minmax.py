@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,20 +12,7 @@ from ..measure.minmax import conditional_entropy
 from ..measure.scores import f1_background, f1_foreground
 from ..methods.erasing import Step
 from ..methods.minmax import MaskRule, combined_map, split_image, undecided_loss, upsample
-from .style import CYCLE, draw, image_grid, style
-
-
-def _axes(columns: int, width: float, height: float, rows: int = 1, **how):
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **how)
-    plt.close(figure)  # the notebook shows the returned figure, not a second copy
-    return figure, axes
-
-
-def _bare(axis) -> None:
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)
+from .style import CYCLE, bare, canvas, draw, image_grid
 
 
 def _outline(axis, mask: Tensor, colour: str = "white") -> None:
@@ -50,31 +38,26 @@ def _triangle(steps: int = 60) -> Tensor:
 
 def simplex():
     """Entropy, Eq. 6 and Eq. 3 over all predictions of three classes, with the steps of gradient descent on logits."""
-    import math
-
     p = _triangle()
     panels = {
         "entropy $H$ (Eq. 4): maximise": (conditional_entropy(p.log()), lambda z: -conditional_entropy(z)),
         "$H^-$ (Eq. 6): minimise": (undecided_loss(p.log()), undecided_loss),
         "$-\\log p_1$ (Eq. 3): minimise": (-p[:, 0].log(), lambda z: -z.log_softmax(1)[:, 0]),
     }
-    with style():
-        figure, axes = _axes(3, 8.4, 2.9)
-        for axis, (title, (value, loss)) in zip(axes[0], panels.items()):
+    with canvas(8.4, 2.9, 3) as (figure, axes):
+        for axis, (title, (value, loss)) in zip(axes, panels.items()):
             x, y = p[:, 1] + p[:, 2] / 2, p[:, 2] * math.sqrt(3) / 2
             drawn = axis.tricontourf(x, y, value.clamp_max(3), levels=12)
             figure.colorbar(drawn, ax=axis, shrink=0.7)
             _arrows(axis, _triangle(10), loss)
             axis.set(title=title, aspect="equal")
-            _bare(axis)
+            bare(axis)
             for name, at in (("1", (-0.04, -0.07)), ("2", (1.02, -0.07)), ("3", (0.56, 0.85))):
                 axis.text(*at, name)
     return figure
 
 
 def _arrows(axis, p: Tensor, loss) -> None:
-    import math
-
     z = p.log().requires_grad_()
     (slope,) = torch.autograd.grad(loss(z).sum(), z)
     moved = (z.detach() - 0.7 * slope).softmax(1) - p  # one step on the logits, seen on the simplex
@@ -84,10 +67,8 @@ def _arrows(axis, p: Tensor, loss) -> None:
 
 def who_learns(norms: Mapping[str, Mapping[str, float]]):
     """Gradient norm of the two entropies per part of the model (bars), for each way to build it. Zero is marked."""
-    with style():
-        figure, axes = _axes(1, 6.2, 2.6)
-        axis, width = axes[0, 0], 0.8 / len(norms)
-        parts = list(next(iter(norms.values())))
+    with canvas(6.2, 2.6) as (figure, axis):
+        width, parts = 0.8 / len(norms), list(next(iter(norms.values())))
         for i, (name, row) in enumerate(norms.items()):
             at = [j + (i - (len(norms) - 1) / 2) * width for j in range(len(parts))]
             axis.bar(at, list(row.values()), width, label=name, color=CYCLE[i])
@@ -104,26 +85,23 @@ def mask_rule(maps: Tensor, logits: Tensor, image: Tensor, rule: MaskRule):
     size = image.shape[-2], image.shape[-1]
     mask = rule.apply(maps[None], logits[None], size)[0, 0].detach()
     raised = upsample(combined_map(maps[None], logits[None]), size)[0, 0].detach()
-    with style():
-        figure, axes = _axes(4, 8, 2.2)
-        draw(axes[0, 0], image)
-        axes[0, 1].imshow(raised)
-        draw(axes[0, 2], mask)
-        for axis, title in zip(axes[0], ("image", "$T^\\uparrow$ (own scale)", f"$R^+$, ω = {rule.omega:g}")):
+    with canvas(8, 2.2, 4) as (figure, axes):
+        draw(axes[0], image)
+        axes[1].imshow(raised)
+        draw(axes[2], mask)
+        for axis, title in zip(axes, ("image", "$T^\\uparrow$ (own scale)", f"$R^+$, ω = {rule.omega:g}")):
             axis.set_title(title)
-            _bare(axis)
-        _outline(axes[0, 2], mask >= 0.5)
-        axes[0, 3].hist(mask.flatten().numpy(), bins=20, range=(0, 1), color=CYCLE[0])
-        axes[0, 3].axvline(0.5, color=CYCLE[1])
-        axes[0, 3].set(title=f"pixels above 0.5: {100 * float((mask >= 0.5).float().mean()):.0f} %", yticks=[])
+            bare(axis)
+        _outline(axes[2], mask >= 0.5)
+        axes[3].hist(mask.flatten().numpy(), bins=20, range=(0, 1), color=CYCLE[0])
+        axes[3].axvline(0.5, color=CYCLE[1])
+        axes[3].set(title=f"pixels above 0.5: {100 * float((mask >= 0.5).float().mean()):.0f} %", yticks=[])
     return figure
 
 
 def memory(depths: Sequence[int], step_by_step: Sequence[float], joint: Sequence[float]):
     """Peak of the saved activations in MB against the depth u: Algorithm 1, and one graph for all steps."""
-    with style():
-        figure, axes = _axes(1, 4.2, 2.5)
-        axis = axes[0, 0]
+    with canvas(4.2, 2.5) as (figure, axis):
         axis.plot(depths, joint, "o-", color=CYCLE[1], label="one joint graph")
         axis.plot(depths, step_by_step, "o-", color=CYCLE[0], label="Algorithm 1: back-propagate each step")
         axis.set(xlabel="depth u", ylabel="saved activations, MB", ylim=(0, None), xticks=list(depths))
@@ -139,8 +117,7 @@ def player(step: Step, truth: Tensor, images: int = 4):
         truth: ``[B, H, W]`` bool, outlined in white.
         images: how many of the batch to show.
     """
-    with style():
-        figure, axes = _axes(4, 6.2, 1.45 * images, images, gridspec_kw={"width_ratios": (1, 1, 0.5, 1)})
+    with canvas(6.2, 1.45 * images, 4, images, gridspec_kw={"width_ratios": (1, 1, 0.5, 1)}) as (figure, axes):
         for i, row in enumerate(axes):
             trust = float(step.trust[i])
             draw(row[0], (step.images[i] + 1) / 2)
@@ -149,8 +126,7 @@ def player(step: Step, truth: Tensor, images: int = 4):
             _outline(row[3], truth[i])
             row[2].barh([0], [trust], color=CYCLE[2] if trust else CYCLE[1])
             row[2].set(xlim=(0, 1), ylim=(-1.5, 1.5), title=f"{trust:.2f}" if trust else "not trusted")
-            for axis in row:
-                _bare(axis)
+            bare(*row)
         for axis, title in zip((*axes[0, :2], axes[0, 3]), ("M sees", f"$R^{{+,{step.t}}}$", "$R^{+,\\star}$")):
             axis.set_title(title)
         figure.suptitle(f"t = {step.t}: {100 * float((step.trust > 0).float().mean()):.0f} % of the batch trusted")
@@ -159,8 +135,7 @@ def player(step: Step, truth: Tensor, images: int = 4):
 
 def compare(images: Tensor, truth: Tensor, maps: Mapping[str, Tensor]):
     """Figs. 3 and 6-12: images, true masks, and each method's binary mask with its F1+ / F1- in per cent below."""
-    with style():
-        figure, axes = _axes(2 + len(maps), 1.25 * (2 + len(maps)), 1.5 * len(images), len(images))
+    with canvas(1.25 * (2 + len(maps)), 1.5 * len(images), 2 + len(maps), len(images)) as (figure, axes):
         for i, row in enumerate(axes):
             draw(row[0], images[i])
             draw(row[1], truth[i].float())
@@ -184,39 +159,36 @@ def f1_against_area(truth: Tensor, share: float):
     images = truth.unsqueeze(1).float()
     squares = [centre_box(images, s).bool() for s in shares]
     plus, minus = ([100 * float(f(s, truth).mean()) for s in squares] for f in (f1_foreground, f1_background))
-    with style():
-        figure, axes = _axes(2, 6.4, 2.5, gridspec_kw={"width_ratios": (1, 1.8)})
-        draw(axes[0, 0], truth[0].float())
-        _outline(axes[0, 0], centre_box(images, share)[0], CYCLE[1])
-        axes[0, 0].set(title=f"a square of {100 * share:.0f} %")
-        _bare(axes[0, 0])
+    with canvas(6.4, 2.5, 2, gridspec_kw={"width_ratios": (1, 1.8)}) as (figure, axes):
+        draw(axes[0], truth[0].float())
+        _outline(axes[0], centre_box(images, share)[0], CYCLE[1])
+        axes[0].set(title=f"a square of {100 * share:.0f} %")
+        bare(axes[0])
         for values, name, colour in ((plus, "F1+", CYCLE[0]), (minus, "F1-", CYCLE[1])):
-            axes[0, 1].plot([100 * s for s in shares], values, color=colour, label=name)
-        axes[0, 1].axvline(100 * share, color="grey", lw=0.8)
-        axes[0, 1].set(xlabel="area of the square, %", ylabel="mean over images, %", ylim=(0, 100))
-        axes[0, 1].legend()
+            axes[1].plot([100 * s for s in shares], values, color=colour, label=name)
+        axes[1].axvline(100 * share, color="grey", lw=0.8)
+        axes[1].set(xlabel="area of the square, %", ylabel="mean over images, %", ylim=(0, 100))
+        axes[1].legend()
     return figure
 
 
 def scores(points: Mapping[str, tuple[Sequence[float], Sequence[float]]], highlight: str = ""):
     """F1+ and F1- of each row (shares) in per cent: mean as a bar, a dot per seed; rows with ``highlight`` coloured."""
-    with style():
-        figure, axes = _axes(2, 7, 0.27 * len(points) + 0.7, sharey=True)
-        for axis, part, label in zip(axes[0], (0, 1), ("F1+: object, %", "F1-: background, %")):
+    with canvas(7, 0.27 * len(points) + 0.7, 2, sharey=True) as (figure, axes):
+        for axis, part, label in zip(axes, (0, 1), ("F1+: object, %", "F1-: background, %")):
             for name, seeds in points.items():
                 colour, dots = CYCLE[1] if highlight and highlight in name else CYCLE[5], [100 * v for v in seeds[part]]
                 axis.barh(name, sum(dots) / len(dots), color=colour, height=0.6)
                 axis.plot(dots, [name] * len(dots), "o", ms=3, color="black")
             axis.set(xlabel=label, xlim=(0, 100))
-        axes[0, 0].invert_yaxis()
+        axes[0].invert_yaxis()
     return figure
 
 
 def bars(values: Mapping[str, Sequence[float]], label: str, baseline: str = ""):
     """Shares in per cent: a horizontal bar per name (mean), a dot per seed, and a line at the ``baseline``'s mean."""
-    with style():
-        figure, axes = _axes(1, 6, 0.3 * len(values) + 0.7)
-        axis, mean = axes[0, 0], {name: 100 * sum(v) / len(v) for name, v in values.items()}
+    with canvas(6, 0.3 * len(values) + 0.7) as (figure, axis):
+        mean = {name: 100 * sum(v) / len(v) for name, v in values.items()}
         axis.barh(list(mean), list(mean.values()), color=CYCLE[5], height=0.6)
         for name, seeds in values.items():
             axis.plot([100 * v for v in seeds], [name] * len(seeds), "o", ms=3, color="black")
@@ -229,10 +201,9 @@ def bars(values: Mapping[str, Sequence[float]], label: str, baseline: str = ""):
 
 def trust_curves(curves: Mapping[str, Sequence[float]], label: str):
     """Shares in per cent, one line per rule, against the step t of the recursion."""
-    with style():
-        figure, axes = _axes(1, 6.2, 2.6)
+    with canvas(6.2, 2.6) as (figure, axis):
         for name, values in curves.items():
-            axes[0, 0].plot(range(len(values)), [100 * v for v in values], "o-", label=name)
-        axes[0, 0].set(xlabel="step t of the recursion", ylabel=label, xticks=range(max(map(len, curves.values()))))
-        axes[0, 0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+            axis.plot(range(len(values)), [100 * v for v in values], "o-", label=name)
+        axis.set(xlabel="step t of the recursion", ylabel=label, xticks=range(max(map(len, curves.values()))))
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..maps import grad_cam
+from ..data.boxes import masks_to_boxes
+from ..maps import grad_cam, normalise
 from ..methods.explanation_loss import ExplanationLoss, normalised_shares
 from ..methods.guidance import Energy, RelevantFocus
-from .style import CYCLE, MAP_COLOURS, draw, image_grid, style
+from .style import CYCLE, MAP_COLOURS, bare, canvas, draw, frame, image_grid, sheet
 
 NAMES = {"ce": "cross-entropy", "reff": "ReFF", "energy": "Energy loss", "abn": "ABN"}
 COLOURS = dict(zip(NAMES, CYCLE))  # a method keeps its colour in every figure
@@ -20,14 +22,10 @@ COLOURS = dict(zip(NAMES, CYCLE))  # a method keeps its colour in every figure
 def _numbers(axis, values: Tensor, text: str = "{:.2g}", **how) -> None:
     """A small matrix with its numbers written in, black or white by the background."""
     drawn = axis.imshow(values.numpy(), **how)
-    for (i, j), value in zip(
-        [(i, j) for i in range(values.shape[0]) for j in range(values.shape[1])], values.flatten()
-    ):
-        shade = sum(drawn.cmap(drawn.norm(value.item()))[:3])
-        colour = "black" if shade > 1.5 else "white"
-        axis.text(j, i, text.format(value.item()), ha="center", va="center", color=colour, fontsize=8)
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)
+    for (i, j), value in np.ndenumerate(values.numpy()):
+        colour = "black" if sum(drawn.cmap(drawn.norm(value))[:3]) > 1.5 else "white"
+        axis.text(j, i, text.format(value), ha="center", va="center", color=colour, fontsize=8)
+    bare(axis)
 
 
 COMPARED = {"squared norm (paper)": RelevantFocus(), "Energy loss": Energy()}
@@ -40,33 +38,23 @@ def forces(cam: Tensor, relevant: Tensor, penalties: Mapping[str, ExplanationLos
         cam: ``[h, w]`` >= 0. relevant: ``[h, w]`` in {0, 1}, outlined.
         penalties: name to criterion. columns: panels in a row.
     """
-    import matplotlib.pyplot as plt
-
     raw, masks = cam.double()[None].requires_grad_(), relevant.double()[None]
     share, _ = normalised_shares(raw.detach(), cam.shape)
     rows = -(-(len(penalties) + 1) // columns)
-    with style():
-        figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 2.3 * rows), squeeze=False)
+    with canvas(2.2 * columns, 2.3 * rows, columns, rows) as (figure, axes):
         first, *others = axes.flatten()
         _numbers(first, share[0], cmap=MAP_COLOURS, vmin=0)
         first.set_title("share of the map")
-        _outline(first, relevant)
         for axis, (name, penalty) in zip(others, penalties.items()):
             (step,) = torch.autograd.grad(-penalty(raw, masks), raw)
             _numbers(axis, step[0] / step.abs().max(), "{:+.2f}", cmap="RdBu_r", vmin=-1.4, vmax=1.4)
             axis.set_title(f"push: {name}")
-            _outline(axis, relevant)
+        for axis in (first, *others[: len(penalties)]):
+            for i, j in relevant.nonzero().tolist():
+                frame(axis, (j, i, j + 1, i + 1))
         for axis in others[len(penalties) :]:
             axis.set_axis_off()
-        plt.close(figure)
     return figure
-
-
-def _outline(axis, relevant: Tensor) -> None:
-    from matplotlib.patches import Rectangle
-
-    for i, j in relevant.nonzero().tolist():
-        axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="#E69F00", linewidth=2.5))
 
 
 def spread(cells: int, inside: float = 0.5, side: int = 7):
@@ -75,24 +63,20 @@ def spread(cells: int, inside: float = 0.5, side: int = 7):
     Args:
         cells: 1 to ``side ** 2 - 9``.
     """
-    import matplotlib.pyplot as plt
-
     cam, relevant = spread_map(cells, inside, side)
     counts = range(1, side**2 - 8)
     norms = [RelevantFocus()(spread_map(n, inside, side)[0][None], relevant[None]).item() for n in counts]
     mass = Energy()(cam[None], relevant[None]).item()
-    with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(6.6, 2.5), width_ratios=(1, 1.6))
+    with canvas(6.6, 2.5, 2, width_ratios=(1, 1.6)) as (figure, (left, right)):
         left.imshow(cam.numpy(), vmin=0, vmax=0.2)
         left.set(xticks=[], yticks=[], title=f"{1 - inside:.0%} of the mass on {cells} outside cells")
-        _outline_box(left, relevant)
+        frame(left, masks_to_boxes(relevant[None].bool())[0])
         right.axhline(mass, color=CYCLE[2], label=f"Energy loss = {mass:.2f}")
         right.plot(counts, norms, color=CYCLE[1], label=f"squared norm = {norms[cells - 1]:.4f}")
         right.plot([cells], [norms[cells - 1]], "o", color=CYCLE[1])
         right.plot([cells], [mass], "o", color=CYCLE[2])
         right.set(xlabel="outside cells that share the mass", ylabel="penalty", yscale="log", ylim=(3e-3, 1.5))
         right.legend(loc="center right")
-        plt.close(figure)
     return figure
 
 
@@ -108,15 +92,6 @@ def spread_map(cells: int, inside: float = 0.5, side: int = 7) -> tuple[Tensor, 
     return cam, relevant
 
 
-def _outline_box(axis, relevant: Tensor) -> None:
-    from matplotlib.patches import Rectangle
-
-    rows, columns = relevant.nonzero().T
-    corner = columns.min().item() - 0.5, rows.min().item() - 0.5
-    size = (columns.max() - columns.min() + 1).item(), (rows.max() - rows.min() + 1).item()
-    axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor="#E69F00", linewidth=2.5))
-
-
 def compare_maps(methods: Mapping[str, Any], images: Tensor, labels: Tensor, masks: Tensor):
     """Image, mask and every method's map of the true class, one row per image; with the predicted class as heading."""
     columns = ["image", "mask", *methods]
@@ -127,8 +102,6 @@ def compare_maps(methods: Mapping[str, Any], images: Tensor, labels: Tensor, mas
 
 def layer_maps(methods: Mapping[str, Any], image: Tensor, label: int, layers: Sequence[str]):
     """Maps of one image at every layer, one row per method, divided by their maximum."""
-    from ..maps import normalise
-
     rows = []
     for method in methods.values():
         cams = grad_cam(method.net, image[None], torch.tensor([label]), layers).maps
@@ -142,12 +115,10 @@ def bars(records: Mapping[str, Mapping[str, Any]], metric: str, ylabel: str, yli
     Args:
         records: group to (row of `NAMES` to `Record`); a row that a group lacks leaves a gap.
     """
-    import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
 
     rows = list(dict.fromkeys(row for group in records.values() for row in group))
-    with style():
-        figure, axis = plt.subplots(figsize=(1.0 + 1.25 * max(2, len(records)), 2.6))
+    with canvas(1.0 + 1.25 * max(2, len(records)), 2.6) as (figure, axis):
         for r, row in enumerate(rows):
             for g, group in enumerate(records.values()):
                 record = group.get(row)
@@ -162,21 +133,16 @@ def bars(records: Mapping[str, Mapping[str, Any]], metric: str, ylabel: str, yli
             loc="center left",
             bbox_to_anchor=(1, 0.5),
         )
-        plt.close(figure)
     return figure
 
 
 def examples_and_bars(images: Tensor, group: Mapping[str, Any], title: str):
     """Training images above, accuracy without the shortcut below: one frame of the slider over p and q."""
-    import matplotlib.pyplot as plt
-
-    with style():
-        figure = plt.figure(figsize=(6.4, 3.4))
+    with sheet(6.4, 3.4) as figure:
         top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.3), squeeze=False)[:, 0]
         for axis, image in zip(top.subplots(1, len(images)), images):
             draw(axis, image)
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+            bare(axis)
         top.suptitle(title, fontsize=9)
         axis = bottom.subplots()
         for r, name in enumerate(("ce", "reff", "energy")):
@@ -187,11 +153,9 @@ def examples_and_bars(images: Tensor, group: Mapping[str, Any], title: str):
                 axis.plot(values, [r] * len(values), ".", color=CYCLE[r])
             else:
                 axis.text(0.02, r, "no record", va="center")
-        axis.set(
-            xlim=(0, 1), yticks=range(3), yticklabels=list(NAMES.values())[:3], xlabel="accuracy without the shortcut"
-        )
+        axis.set(xlim=(0, 1), xlabel="accuracy without the shortcut")
+        axis.set(yticks=range(3), yticklabels=list(NAMES.values())[:3])
         axis.invert_yaxis()
-        plt.close(figure)
     return figure
 
 
@@ -202,12 +166,9 @@ def maps_and_pixels(records: Mapping[str, Mapping[str, Any]], layers: Sequence[s
         records: task to (row of `NAMES` to `Record`); a marker for each task, a colour for each row.
         layers: panels before the last one, which shows the pixel gradient.
     """
-    import matplotlib.pyplot as plt
-
     panels = {f"outside_{layer}": f"map of {layer} outside" for layer in layers}
     panels["outside_pixels"] = "pixel gradient outside"
-    with style():
-        figure, axes = plt.subplots(1, len(panels), figsize=(2.3 * len(panels) + 1.6, 2.7), sharey=True)
+    with canvas(2.3 * len(panels) + 1.6, 2.7, len(panels), sharey=True) as (figure, axes):
         for axis, (metric, words) in zip(axes, panels.items()):
             for marker, (task, group) in zip("os^D", records.items()):
                 for row, record in group.items():
@@ -216,17 +177,13 @@ def maps_and_pixels(records: Mapping[str, Mapping[str, Any]], layers: Sequence[s
             axis.set(xlabel=words, xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1))
         axes[0].set_ylabel("accuracy without the shortcut")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
-        plt.close(figure)
     return figure
 
 
 def weights_tried(records: Mapping[float, Any], floor: float, title: str):
     """What the validation split says of each lambda: its accuracy, its outside mass, its dead maps."""
-    import matplotlib.pyplot as plt
-
     lines = {"accuracy_seen": "accuracy, shortcut present", "outside_seen": "outside mass", "dead_seen": "dead maps"}
-    with style():
-        figure, axis = plt.subplots(figsize=(4.2, 2.6))
+    with canvas(4.2, 2.6) as (figure, axis):
         for metric, words in lines.items():
             found = [r.metrics[metric] for r in records.values()]
             axis.errorbar(list(records), [m.mean for m in found], [m.sd for m in found], marker="o", ms=4, label=words)
@@ -235,5 +192,4 @@ def weights_tried(records: Mapping[float, Any], floor: float, title: str):
         axis.set_xticks(list(records), [f"{b:g}" for b in records])
         axis.minorticks_off()
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        plt.close(figure)
     return figure

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAP_COLOURS = "viridis"  # perceptually uniform, readable in grey
 # Okabe and Ito's colours: told apart by colour-blind readers.
@@ -38,6 +41,40 @@ def style():
         yield
 
 
+@contextmanager
+def sheet(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure of so many inches, in the book's style. The notebook shows what is returned, no second copy."""
+    import matplotlib.pyplot as plt
+
+    with style():
+        figure = plt.figure(figsize=(width, height))
+        plt.close(figure)
+        yield figure
+
+
+@contextmanager
+def canvas(width: float, height: float, columns: int = 0, rows: int = 0, **how: Any) -> Iterator[tuple[Figure, Any]]:
+    """A `sheet` and its axes: one, a row of ``columns``, or ``rows`` of such rows; ``how`` goes to its ``subplots``."""
+    with sheet(width, height) as figure:
+        axes = figure.subplots(rows or 1, columns or 1, squeeze=False, **how)
+        yield figure, axes if rows else axes[0] if columns else axes[0, 0]
+
+
+def bare(*axes: Any) -> None:
+    """Neither ticks nor spines."""
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+
+
+def frame(axis: Any, box: Any, colour: str = CYCLE[4], lines: str = "-", width: float = 2.5) -> None:
+    """The outline of a box: x0, y0, x1, y1 in pixels, half-open, numbers or a tensor."""
+    from matplotlib.patches import Rectangle
+
+    x0, y0, x1, y1 = (float(v) for v in box)
+    axis.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec=colour, lw=width, ls=lines))
+
+
 def image_grid(rows: Sequence[Sequence[Tensor]], columns: Sequence[str] = (), labels: Sequence[str] = (), size=1.3):
     """Images and maps in a grid, one row per example.
 
@@ -50,11 +87,8 @@ def image_grid(rows: Sequence[Sequence[Tensor]], columns: Sequence[str] = (), la
     Returns:
         A matplotlib figure.
     """
-    import matplotlib.pyplot as plt
-
-    with style():
-        shape = len(rows), max(len(row) for row in rows)
-        figure, axes = plt.subplots(*shape, figsize=(size * shape[1] + 0.6, size * shape[0] + 0.3), squeeze=False)
+    across = max(len(row) for row in rows)
+    with canvas(size * across + 0.6, size * len(rows) + 0.3, across, len(rows)) as (figure, axes):
         drawn = None
         for i, row in enumerate(rows):
             for j, panel in enumerate(row):
@@ -63,12 +97,9 @@ def image_grid(rows: Sequence[Sequence[Tensor]], columns: Sequence[str] = (), la
                     axes[i, j].set_title(columns[j])
             if i < len(labels):
                 axes[i, 0].set_ylabel(labels[i], rotation=0, ha="right", va="center")
-        for axis in axes.flat:
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+        bare(*axes.flat)
         if drawn is not None:
             figure.colorbar(drawn, ax=axes, shrink=0.8, label="map, 0 to 1")
-        plt.close(figure)  # the notebook shows the returned figure, not a second copy
     return figure
 
 
