@@ -44,7 +44,7 @@ def check_classes(classes: Classes | None, batch: int, total: int, *, dims: tupl
     """
     if not batch:
         raise ValueError("the batch must hold at least one image, got an empty one")
-    wanted = "a class, " + " or ".join(("[B]", "[B, k]")[d - 1] for d in dims) + f" int64 with B={batch}"
+    wanted = " or ".join(("a class, [B]", "[B, k]")[d - 1] for d in dims) + f" int64 with B={batch}"
     if classes is None:
         raise ValueError(f"classes must be {wanted}, got None; logits.argmax(1) are the predicted ones")
     try:

@@ -11,7 +11,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from .base import Criterion, full_precision
+from .base import FunctionCriterion, full_precision
 from .pairs import SHORTEST, PairMethod, contrastive, pair_up, reduced_pairs, upper_triangle
 
 
@@ -227,7 +227,10 @@ def _alive(losses: Tensor, dead: Tensor, pairing: str | int) -> Tensor:
 # --- criteria and methods ---------------------------------------------------------------------------------------------
 
 
-class AngularMarginContrastive(Criterion):
+_NOTHING = (torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))  # no feature at all: options alone can be wrong
+
+
+class AngularMarginContrastive(FunctionCriterion, of=angular_margin_contrastive):
     r"""`angular_margin_contrastive` as a criterion, for anybody's training loop.
 
     .. math:: L = L_C + \lambda\, L_{\mathrm{pairs}}(x, \tilde y), \qquad \lambda = 0.1 \text{ in the paper}
@@ -250,22 +253,10 @@ class AngularMarginContrastive(Criterion):
         >>> loss.backward()
     """
 
-    def __init__(
-        self,
-        margin: float = 0.5,
-        pairing: str | int = "halves",
-        form: str = "atan2",
-        clip: float = 1e-7,
-        reduction: str = "mean",
-    ):
-        super().__init__(margin=margin, pairing=pairing, form=form, clip=clip, reduction=reduction)
-        self(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))  # refuses a wrong option here, not in step 1
-
-    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
-        return angular_margin_contrastive(features, classes, **self.options)
+    trial = _NOTHING
 
 
-class EuclideanMarginContrastive(Criterion):
+class EuclideanMarginContrastive(FunctionCriterion, of=euclidean_contrastive):
     """`euclidean_contrastive` as a criterion; all else as in `AngularMarginContrastive`.
 
     Example:
@@ -274,14 +265,7 @@ class EuclideanMarginContrastive(Criterion):
         tensor(1.)
     """
 
-    def __init__(
-        self, margin: float = 1.0, pairing: str | int = "halves", normalised: bool = False, reduction: str = "mean"
-    ):
-        super().__init__(margin=margin, pairing=pairing, normalised=normalised, reduction=reduction)
-        self(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
-
-    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
-        return euclidean_contrastive(features, classes, **self.options)
+    trial = _NOTHING
 
 
 class AmcLoss(PairMethod):

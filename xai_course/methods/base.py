@@ -7,7 +7,8 @@ measured by.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -49,6 +50,46 @@ class Criterion(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+
+
+class FunctionCriterion(Criterion):
+    """A function of tensors and options as a criterion: ``forward`` gives it the tensors, the object keeps the options.
+
+    A subclass says ``of`` which function, and how many tensors it ``takes`` first. Its other parameters are the
+    criterion's, with their defaults; a tensor among the options is a buffer that no checkpoint holds. Where there is a
+    ``trial``, tensors for ``forward``, it runs when the object is made: a wrong option is refused then.
+
+    Example:
+        >>> def brier(logits, labels, reduction="mean"):
+        ...     return reduced((logits.softmax(1) - F.one_hot(labels, logits.shape[1])).square().sum(1), reduction)
+        >>> class Brier(FunctionCriterion, of=brier): ...
+        >>> Brier(), Brier("sum")(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
+        (Brier(reduction='mean'), tensor(1.5000))
+    """
+
+    function: Callable[..., Tensor]
+    __signature__: inspect.Signature
+    trial: tuple[Tensor | None, ...] = ()
+
+    def __init_subclass__(cls, of: Callable[..., Tensor] | None = None, takes: int = 2):
+        super().__init_subclass__()
+        if of is not None:
+            options = list(inspect.signature(of).parameters.values())[takes:]
+            cls.function = staticmethod(of)
+            cls.__signature__ = inspect.Signature([o.replace(kind=o.POSITIONAL_OR_KEYWORD) for o in options])
+
+    def __init__(self, *given: Any, **options: Any):
+        bound = self.__signature__.bind(*given, **options)
+        bound.apply_defaults()
+        tensors = {name: value for name, value in bound.arguments.items() if isinstance(value, Tensor)}
+        super().__init__(**{name: value for name, value in bound.arguments.items() if name not in tensors})
+        for name, value in tensors.items():
+            self.register_buffer(name, value, persistent=False)
+        if self.trial:
+            self(*self.trial)
+
+    def forward(self, *tensors: Tensor | None) -> Tensor:
+        return self.function(*tensors, **self.options, **dict(self.named_buffers()))
 
 
 def reduced(losses: Tensor, reduction: str = "mean") -> Tensor:

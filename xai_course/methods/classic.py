@@ -19,7 +19,7 @@ from ..data.batch import Batch
 from ..maps import class_activation_map, enlarge, gap_head, normalise
 from ..nets.convnets import GapClassifier
 from ..preset import Clock
-from .base import Criterion, Losses, Method, check_labels, classification_loss, reduced, wide
+from .base import FunctionCriterion, Losses, Method, check_labels, classification_loss, reduced, wide
 from .centers import CenterLoss, LargeMarginGaussianLoss, gaussian_logits
 from .consistency import attention_consistency
 from .hnc import HNC
@@ -123,7 +123,7 @@ def negative_entropy(logits: Tensor, reduction: str = "mean") -> Tensor:
     return reduced((log_p.exp() * log_p).sum(dim=1), reduction)
 
 
-class FocalLoss(Criterion):
+class FocalLoss(FunctionCriterion, of=focal_loss):
     """`focal_loss` as a criterion; ``weight`` is a buffer, so that it follows the criterion to its device.
 
     Example:
@@ -132,17 +132,8 @@ class FocalLoss(Criterion):
         >>> criterion(net(images), labels).backward()
     """
 
-    weight: Tensor | None
 
-    def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, reduction: str = "mean"):
-        super().__init__(gamma=gamma, reduction=reduction)
-        self.register_buffer("weight", weight, persistent=False)
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return focal_loss(logits, labels, weight=self.weight, **self.options)
-
-
-class SigmoidFocalLoss(FocalLoss):
+class SigmoidFocalLoss(FunctionCriterion, of=sigmoid_focal_loss):
     """`sigmoid_focal_loss` as a criterion, otherwise as `FocalLoss`.
 
     Example:
@@ -150,11 +141,8 @@ class SigmoidFocalLoss(FocalLoss):
         tensor(0.6931)
     """
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return sigmoid_focal_loss(logits, labels, weight=self.weight, **self.options)
 
-
-class AnchorLoss(Criterion):
+class AnchorLoss(FunctionCriterion, of=anchor_loss):
     """`anchor_loss` as a criterion.
 
     Example:
@@ -162,26 +150,14 @@ class AnchorLoss(Criterion):
         tensor([0.0671, 4.4301])
     """
 
-    def __init__(self, gamma: float = 0.5, slack: float = 0.05, reduction: str = "mean"):
-        super().__init__(gamma=gamma, slack=slack, reduction=reduction)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return anchor_loss(logits, labels, **self.options)
-
-
-class NegativeEntropy(Criterion):
+class NegativeEntropy(FunctionCriterion, of=negative_entropy, takes=1):
     """`negative_entropy` as a criterion: added with a weight, it is the confidence penalty.
 
     Example:
         >>> criterion, logits, labels = NegativeEntropy(), torch.zeros(2, 4, requires_grad=True), torch.tensor([0, 3])
         >>> (F.cross_entropy(logits, labels) + 0.1 * criterion(logits)).backward()
     """
-
-    def __init__(self, reduction: str = "mean"):
-        super().__init__(reduction=reduction)
-
-    def forward(self, logits: Tensor) -> Tensor:
-        return negative_entropy(logits, **self.options)
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ..maps import gap_head
 from ..nets.convnets import GapClassifier
 from ..nets.modes import evaluating
 from ..preset import Clock
-from .base import Criterion, Losses, Method, classification_loss, full_precision, reduced, wide
+from .base import FunctionCriterion, Losses, Method, classification_loss, full_precision, reduced, wide
 from .negatives import gathered_maps, topk_negatives
 
 OVER_CLASSES = ("sum", "mean")
@@ -178,7 +178,7 @@ def weighted_sigmoid_cross_entropy(
     return reduced(F.binary_cross_entropy_with_logits(logits, targets, weight, reduction="none"), reduction)
 
 
-class WeightedSigmoidCrossEntropy(Criterion):
+class WeightedSigmoidCrossEntropy(FunctionCriterion, of=weighted_sigmoid_cross_entropy):
     """`weighted_sigmoid_cross_entropy` as a criterion, called with ``logits, targets [B, n]``.
 
     Args:
@@ -191,15 +191,6 @@ class WeightedSigmoidCrossEntropy(Criterion):
         >>> bool(missed[0] > missed[1])  # the rare class weighs more
         True
     """
-
-    positive_rate: Tensor
-
-    def __init__(self, positive_rate: Tensor, reduction: str = "mean"):
-        super().__init__(reduction=reduction)
-        self.register_buffer("positive_rate", positive_rate, persistent=False)
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return weighted_sigmoid_cross_entropy(logits, targets, self.positive_rate, **self.options)
 
 
 # --- Eq. 2 and 5 of a batch -------------------------------------------------------------------------------------------
@@ -253,7 +244,7 @@ def homogeneous_negative_maps(
     return reduce_classes(values, valid, reduction_k=reduction_k, reduction=reduction)
 
 
-class HomogeneousNegativeMaps(Criterion):
+class HomogeneousNegativeMaps(FunctionCriterion, of=homogeneous_negative_maps, takes=5):
     """`homogeneous_negative_maps` as a criterion, for anybody's training loop.
 
     Args:
@@ -273,23 +264,7 @@ class HomogeneousNegativeMaps(Criterion):
         >>> loss.backward()
     """
 
-    def __init__(
-        self,
-        penalty: str = "mse",
-        keep_top: int | None = None,
-        target: float = 0.0,
-        reduction_k: str = "mean",
-        reduction: str = "mean",
-    ):
-        super().__init__(
-            penalty=penalty, keep_top=keep_top, target=target, reduction_k=reduction_k, reduction=reduction
-        )
-        self(torch.zeros(1, 1, 1, 1), torch.zeros(2, 1), None, torch.zeros(1, dtype=torch.int64))  # refuses it here
-
-    def forward(
-        self, features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, logits: Tensor | None = None
-    ) -> Tensor:
-        return homogeneous_negative_maps(features, weight, bias, labels, logits, **self.options)
+    trial = (torch.zeros(1, 1, 1, 1), torch.zeros(2, 1), None, torch.zeros(1, dtype=torch.int64))
 
 
 # --- Eq. 7 and 9: the method ------------------------------------------------------------------------------------------
