@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from .._require import require
 from ..data.batch import Batch
 from ..maps import enlarge, normalise
 from ..nets.abn import AttentionBranchNetwork
@@ -39,10 +40,8 @@ class ABN(Method):
         annotations: Callable[[Batch], Tensor] = own_masks,
     ):
         super().__init__(net)
-        if not hasattr(net, "attend"):
-            raise ValueError(f"net must be an AttentionBranchNetwork, got {type(net).__name__}")
-        if not balance >= 0:
-            raise ValueError(f"balance must be >= 0, got {balance}")
+        require(hasattr(net, "attend"), "net must be an AttentionBranchNetwork", type(net).__name__)
+        require(balance >= 0, "balance must be >= 0", balance)
         self.balance, self.annotations, self.distance = balance, annotations, AttentionDistance()
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:

@@ -11,6 +11,7 @@ from math import pi
 import torch
 from torch import Tensor
 
+from .._require import require
 from .base import FunctionCriterion, full_precision
 from .pairs import SHORTEST, PairMethod, contrastive, pair_up, reduced_pairs, upper_triangle
 
@@ -67,8 +68,7 @@ def angle(u: Tensor, v: Tensor, *, form: str = "atan2", clip: float = 1e-7) -> T
         >>> angle(u, v), angle(u, v, form="arccos", clip=1e-5)
         (tensor([1.5708, 0.0000]), tensor([1.5708, 0.0045]))
     """
-    if u.shape != v.shape or u.ndim != 2:
-        raise ValueError(f"u and v must both be [P, p], got {tuple(u.shape)} and {tuple(v.shape)}")
+    require(u.shape == v.shape and u.ndim == 2, "u and v must both be [P, p]", tuple(u.shape), tuple(v.shape))
     if form == "atan2":
         apart, together = torch.linalg.vector_norm(u - v, dim=1), torch.linalg.vector_norm(u + v, dim=1)
         return 2 * torch.atan2(apart, together + 1e-15)  # + 1e-15 only matters for two zero rows: no 0/0 behind it
@@ -108,8 +108,7 @@ def amc_pair_loss(za: Tensor, zb: Tensor, same: Tensor, margin: float = 0.5) -> 
 
 
 def _check_angle(margin: float) -> None:
-    if not 0 < margin <= pi:
-        raise ValueError(f"margin must be an angle in (0, pi] radians, got {margin}")
+    require(0 < margin <= pi, "margin must be an angle in (0, pi] radians", margin)
 
 
 def euclidean_pair_loss(xa: Tensor, xb: Tensor, same: Tensor, margin: float = 1.0) -> Tensor:
@@ -126,8 +125,7 @@ def euclidean_pair_loss(xa: Tensor, xb: Tensor, same: Tensor, margin: float = 1.
 
 
 def _euclidean_distance(xa: Tensor, xb: Tensor) -> Tensor:
-    if xa.shape != xb.shape or xa.ndim != 2:
-        raise ValueError(f"xa and xb must both be [P, p], got {tuple(xa.shape)} and {tuple(xb.shape)}")
+    require(xa.shape == xb.shape and xa.ndim == 2, "xa and xb must both be [P, p]", tuple(xa.shape), tuple(xb.shape))
     return torch.linalg.vector_norm(xa - xb, dim=1)
 
 

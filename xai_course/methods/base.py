@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import Batch, Dataset, batches
 from ..maps import class_activation_map, enlarge, gap_head, normalise
 from ..measure.looking import Measurable
@@ -110,8 +111,7 @@ def reduced(losses: Tensor, reduction: str = "mean") -> Tensor:
         >>> [reduced(losses, how).tolist() for how in REDUCTIONS]
         [3.5, 7.0, [2.0, 5.0]]
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    require(reduction in REDUCTIONS, f"reduction must be one of {', '.join(REDUCTIONS)}", repr(reduction))
     if reduction == "mean":
         return losses.sum() / max(1, losses.numel())
     each = losses if losses.ndim == 1 else losses.flatten(1).mean(dim=1)
@@ -154,8 +154,7 @@ def check_labels(labels: Tensor, batch: int, classes: int) -> None:
         Traceback (most recent call last):
         ValueError: labels must lie in [0, 3), got -1 to 0
     """
-    if labels.shape != (batch,) or labels.dtype != torch.int64:
-        raise ValueError(f"labels must be [{batch}] int64, got {tuple(labels.shape)} {labels.dtype}")
+    require(labels.shape == (batch,) and labels.dtype == torch.int64, f"labels must be [{batch}] int64", labels)
     if batch and labels.device.type == "cpu" and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(f"labels must lie in [0, {classes}), got {int(labels.min())} to {int(labels.max())}")
 
@@ -174,12 +173,10 @@ def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float =
         >>> classification_loss(logits, torch.tensor([0, 3])).exp(), classification_loss(logits, logits).exp()
         (tensor(4.), tensor(2.))
     """
-    if not len(logits):
-        raise ValueError(f"logits must hold at least one image, got {tuple(logits.shape)}")
+    require(len(logits), "logits must hold at least one image", tuple(logits.shape))
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    if label_smoothing:
-        raise ValueError(f"label_smoothing must be 0 for labels [B, K], got {label_smoothing}")
+    require(not label_smoothing, "label_smoothing must be 0 for labels [B, K]", label_smoothing)
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 
@@ -254,8 +251,7 @@ class CrossEntropy(Method):
 
     def __init__(self, net: nn.Module, label_smoothing: float = 0.0):
         super().__init__(net)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
+        require(0 <= label_smoothing < 1, "label_smoothing must lie in [0, 1)", label_smoothing)
         self.label_smoothing = label_smoothing
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:

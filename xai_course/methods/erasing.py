@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._require import require
 from .base import wide
 
 
@@ -60,10 +61,8 @@ class Erasing:
     statistics: str = "all"
 
     def __post_init__(self) -> None:
-        if self.depth < 0 or self.depth != int(self.depth):
-            raise ValueError(f"depth (u) must be an integer >= 0, got {self.depth}")
-        if not self.sigma > 0:
-            raise ValueError(f"sigma must be positive, got {self.sigma}")
+        require(self.depth >= 0 and self.depth == int(self.depth), "depth (u) must be an integer >= 0", self.depth)
+        require(self.sigma > 0, "sigma must be positive", self.sigma)
         choices = {
             "rule": ("paper", "label", "none"),
             "teach": ("trusted", "all", "box"),

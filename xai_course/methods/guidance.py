@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._require import require
 from ..maps import enlarge
 from .base import wide
 from .explanation_loss import ExplanationLoss, check_masks, peak_maps
@@ -202,8 +203,7 @@ def right_reasons(logits: Tensor, images: Tensor, masks: Tensor) -> Tensor:
         tensor([0.2136])
     """
     check_masks(masks, len(images))
-    if not images.requires_grad:
-        raise ValueError("images must require a gradient before the forward pass: images.requires_grad_()")
+    require(images.requires_grad, "images must require a gradient before the forward pass: images.requires_grad_()")
     (gradient,) = torch.autograd.grad(wide(logits).log_softmax(dim=1).sum(), images, create_graph=True)
     return (gradient * (1 - masks.to(gradient.dtype).unsqueeze(1))).square().sum(dim=(1, 2, 3))
 
@@ -257,6 +257,5 @@ def as_criterion(penalty: str | ExplanationLoss, weights: Sequence[float] | None
         if weights is not None:
             raise ValueError(f"weights must be given to the criterion itself, got {tuple(weights)} beside {penalty}")
         return penalty
-    if penalty not in FAMILY:
-        raise ValueError(f"penalty must be one of {', '.join(FAMILY)} or an ExplanationLoss, got {penalty!r}")
+    require(penalty in FAMILY, f"penalty must be one of {', '.join(FAMILY)} or an ExplanationLoss", repr(penalty))
     return FAMILY[penalty](weights=weights)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import Batch
 from ..maps import gap_head
 from ..nets.convnets import GapClassifier
@@ -97,11 +98,9 @@ def reduce_classes(
         >>> [reduce_classes(values, valid, reduction_k=how, reduction="none").tolist() for how in OVER_CLASSES]
         [[6.0, 8.0], [3.0, 8.0]]
     """
-    if reduction_k not in OVER_CLASSES:
-        raise ValueError(f"reduction_k must be one of {', '.join(OVER_CLASSES)}, got {reduction_k!r}")
+    require(reduction_k in OVER_CLASSES, f"reduction_k must be one of {', '.join(OVER_CLASSES)}", repr(reduction_k))
     valid = torch.ones_like(values, dtype=torch.bool) if valid is None else valid
-    if valid.shape != values.shape:
-        raise ValueError(f"valid must be {tuple(values.shape)}, got {tuple(valid.shape)}")
+    require(valid.shape == values.shape, f"valid must be {tuple(values.shape)}", tuple(valid.shape))
     total = values.where(valid, 0).sum(dim=1)
     if reduction_k == "mean":
         total = total / valid.sum(dim=1).clamp_min(1)
@@ -234,8 +233,7 @@ def homogeneous_negative_maps(
         >>> [homogeneous_negative_maps(features, weight, None, labels, penalty=p).item() for p in ("mse", "variance")]
         [5.0, 1.0]
     """
-    if penalty not in PENALTIES:
-        raise ValueError(f"penalty must be one of {', '.join(PENALTIES)}, got {penalty!r}")
+    require(penalty in PENALTIES, f"penalty must be one of {', '.join(PENALTIES)}", repr(penalty))
     if logits is None:
         logits = F.linear(features.detach().mean(dim=(2, 3)), weight, bias)
     index, valid = topk_negatives(logits, labels, max(1, len(weight) // 10) if keep_top is None else keep_top)
@@ -306,16 +304,14 @@ class HNC(Method):
     ):
         super().__init__(net)
         gap_head(net)
-        if not balance >= 0:
-            raise ValueError(f"balance must be at least 0, got {balance}")
+        require(balance >= 0, "balance must be at least 0", balance)
         self.balance = balance
         self.homogeneity = HomogeneousNegativeMaps(penalty, **options)
         self.register_buffer("positive_rate", positive_rate, persistent=False)
         self._checked = False
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
-        if not len(batch.images):
-            raise ValueError("batch must hold at least one image, got an empty one")
+        require(len(batch.images), "batch must hold at least one image, got an empty one")
         if not self._checked:  # once: a network with something between pooling and scores has no such maps
             check_gap_linear(self.net, batch.images[:1])
             self._checked = True
