@@ -1,7 +1,5 @@
 """One way to refuse what a function cannot use: what must hold, what was expected, what came."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

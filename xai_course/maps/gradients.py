@@ -1,7 +1,5 @@
 """Grad-CAM and the gradient at the image, for any network and target, so that both can stand in a loss."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Reaching into a foreign network: the layers asked for, their outputs as graph nodes, everything put back."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

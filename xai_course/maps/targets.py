@@ -1,7 +1,5 @@
 """What is explained: one number per image, or several, out of what the network returned."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

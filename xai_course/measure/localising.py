@@ -4,8 +4,6 @@ One implementation for every chapter: `localisation` in the looking, AMC and HNC
 entropy's columns, `protocol.explanations` and `protocol.controls` in the bench are uses of `judged`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch

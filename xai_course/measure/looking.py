@@ -1,7 +1,5 @@
 """What every measure starts with: the trained network looks at a whole data set, in eval mode, on its own device."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ A class map inside the object does not prove that the object was read: features 
 through their receptive field. The gradient of the logit with respect to the pixels has no such blind spot.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

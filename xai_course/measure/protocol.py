@@ -1,7 +1,5 @@
 """What the bench measures of every method beside accuracy: maps, controls, faithfulness, and the price of a step."""
 
-from __future__ import annotations
-
 import copy
 import statistics
 import time

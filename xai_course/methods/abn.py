@@ -1,7 +1,5 @@
 """The attention branch network with its map loss, the system that ReFF is compared with (supplement B)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import torch

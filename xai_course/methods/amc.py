@@ -4,8 +4,6 @@ In the paper's order: the angle, the loss of a pair (Eq. 1 and 2), the loss of a
 last the methods. Which rows pair up, which classes they have, and how a method trains with pairs, is in `pairs`.
 """
 
-from __future__ import annotations
-
 from math import pi
 
 import torch

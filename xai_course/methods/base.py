@@ -5,8 +5,6 @@ A *criterion* is a loss as the field calls it: an ``nn.Module`` with options, at
 measured by.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext

@@ -6,8 +6,6 @@ attention distillation of FACIL never trained anything (github.com/mmasana/FACIL
 common libraries carry no graph (github.com/meta-pytorch/captum, issue 361).
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence

@@ -6,8 +6,6 @@ Label smoothing is `base.CrossEntropy`; the level-only and shape-only controls a
 pooled features are in `centers`, on maps in `consistency`; all methods are here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

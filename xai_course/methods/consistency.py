@@ -4,8 +4,6 @@ Guo, Zheng, Fan, Li and Wu, "Visual Attention Consistency under Image Transforms
 CVPR 2019.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from .base import FunctionCriterion, reduced, wide

@@ -4,8 +4,6 @@ The recursion is a generator of what was found at each step, so that training, t
 step by step all walk through the same lines.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the explanation losses share: how a map is scaled, one term for each layer, dead maps, the reduction."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -13,8 +13,6 @@ class activation maps, input gradients, attention. With s the annotation and A a
 `consistency.AttentionConsistencyLoss` (Guo et al., CVPR 2019) needs no annotation, only the maps of a flipped view.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 

@@ -5,8 +5,6 @@ Equations in the paper's order as plain functions (Sec. 3.2 and Eq. 1 are in `ne
 `Method`. Maps are in logit units, with their sign; the spatial mean of a map is its logit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 

@@ -7,8 +7,6 @@ Shi et al., "Loss-Based Attention for Interpreting Image-Level Prediction of Con
 joins them. Networks trained with it, and the heads it is compared with, are in `patch_heads`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

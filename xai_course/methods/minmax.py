@@ -6,8 +6,6 @@ looked at only: `measure.minmax.conditional_entropy`), the mask (10-11) and Algo
 recursion itself (12-14) is in `erasing`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

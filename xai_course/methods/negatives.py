@@ -3,8 +3,6 @@
 Sec. 3.2 and Eq. 1 of HNC (Sun, Khan, Li, Cholakkal, Khan, Van Gool, ECCV 2020).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

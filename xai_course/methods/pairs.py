@@ -3,8 +3,6 @@
 From AMC-Loss (Choi, Som and Turaga, 2020, arXiv:2004.09805), in its order: what Eq. 1 and 2 share, Eq. 3, Algorithm 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -5,8 +5,6 @@ gradient: who speaks loudest (`loss_attention`), everybody alike (mean), whom a 
 Tomczak and Welling 2018), or whom the output capsules agree with (Sabour, Frosst and Hinton 2017).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

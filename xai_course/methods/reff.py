@@ -5,8 +5,6 @@ for lambda. Eq. 1 and 2 (Grad-CAM and its channel weights) live in `xai_course.m
 here, Eq. 4 and Algorithm 1 here and in `pseudo_annotator`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """What Min-Max entropy's Table 1 compares with, behind the same interface: pooled class maps, U-Net, trivial masks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

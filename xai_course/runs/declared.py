@@ -9,8 +9,6 @@ several give a field, the last wins: ``base`` of the table, sections, the table,
 takes ``classes`` is told how many there are in the data.
 """
 
-from __future__ import annotations
-
 import difflib
 import functools
 import inspect

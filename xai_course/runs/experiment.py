@@ -1,7 +1,5 @@
 """Experiments as data: what to train on what, and one function that turns it into a run record."""
 
-from __future__ import annotations
-
 import functools
 import json
 import platform
