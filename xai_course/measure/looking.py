@@ -55,6 +55,22 @@ class Looked(NamedTuple):
     maps: Tensor
 
 
+def masks_of(shown: Batch | Looked) -> Tensor:
+    """The masks of a batch whose maps are to be judged by them.
+
+    Raises:
+        ValueError: there are none.
+
+    Example:
+        >>> masks_of(Batch(torch.rand(1, 3, 2, 2), torch.tensor([0]), None, torch.tensor([0])))
+        Traceback (most recent call last):
+        ValueError: data must have masks to measure against, got None
+    """
+    if shown.masks is None:
+        raise ValueError("data must have masks to measure against, got None")
+    return shown.masks
+
+
 @torch.no_grad()
 def look(
     method: Measurable, data: Dataset, *, classes: str = "predicted", size: int = 256, multiple: int = 1

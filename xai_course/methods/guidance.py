@@ -15,6 +15,7 @@ class activation maps, input gradients, attention. With s the annotation and A a
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -156,15 +157,8 @@ class RRR(ExplanationLoss):
 
     signed = True
 
-    def __init__(
-        self,
-        *,
-        peak: bool = False,
-        weights: Sequence[float] | None = None,
-        relu: bool = False,
-        reduction: str = "mean",
-    ):
-        super().__init__(weights=weights, relu=relu, reduction=reduction)
+    def __init__(self, *, peak: bool = False, **options: Any):
+        super().__init__(**options)
         self.peak = self.options["peak"] = peak
 
     def prepare(self, maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:

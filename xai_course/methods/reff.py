@@ -156,11 +156,9 @@ class ReFF(Method):
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         focus, logits = self.focus(batch)
         main = classification_loss(logits, batch.labels)
-        terms = {"total": main + self.current_balance(clock) * focus.loss, "classification": main.detach()}
-        terms["focusing"] = focus.loss.detach()
-        for name, dead in zip(self.layers, focus.dead):
-            terms[f"dead {name}"] = dead
-        yield terms
+        total, dead = main + self.current_balance(clock) * focus.loss, zip(self.layers, focus.dead)
+        terms = {"total": total, "classification": main.detach(), "focusing": focus.loss.detach()}
+        yield terms | {f"dead {name}": share for name, share in dead}
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """Grad-CAM of the last named layer for ``classes [B]``: ``[B, H, W]`` in [0, 1]."""
