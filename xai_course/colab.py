@@ -1,7 +1,5 @@
 """The first line of every notebook: which device, which profile, how long it will take. Changes nothing else."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import os

@@ -3,8 +3,6 @@
 Checkpoints, cached seeds, labs and records name a run by these two, so that one rule says when a result is used again.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import inspect

@@ -1,7 +1,5 @@
 """The class activation map (Zhou et al., CVPR 2016): the logit behind global average pooling, split over positions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

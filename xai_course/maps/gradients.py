@@ -1,7 +1,5 @@
 """Grad-CAM and the gradient at the image, for any network and target, so that both can stand in a loss."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .._require import require
 from ..nets.adapters import Output, logits_of
 from .hooks import captured, find_layers, tracking
 from .reshape import Layer, Reshape, check_maps
@@ -101,8 +100,7 @@ def grad_cam(
         with captured(named) as kept:
             logits = logits_of(net(trackable(images)), output)
         for (name, _), outputs in zip(named, kept):
-            if len(outputs) != 1:
-                raise ValueError(f"layers: {name!r} must run once in a forward pass, it ran {len(outputs)} times")
+            require(len(outputs) == 1, f"layers: {name!r} must run once in a forward pass, it ran {len(outputs)} times")
         score = scores(logits, classes, target, type(inner).__name__)
         size = tuple(images.shape[2:]) if images.ndim == 4 and reshape is None else None
         features = [Layer(f"layers: {name!r}", outputs[0], size, m) for (name, m), outputs in zip(named, kept)]
@@ -195,8 +193,7 @@ def input_gradient(
 
 def _rule(variant: str, relu: bool) -> Callable[[Tensor, Tensor], Tensor]:
     """The formula of a variant, with the ReLU at its end where it is wanted."""
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    require(variant in VARIANTS, f"variant must be one of {', '.join(VARIANTS)}", repr(variant))
     formula = VARIANTS[variant]
     return (lambda features, gradient: formula(features, gradient).relu()) if relu else formula
 
@@ -227,8 +224,7 @@ def _maps(
     retain_graph: bool,
 ) -> list[Tensor]:
     """One map for each layer: gradients of the score, then the variant's sum over channels, in float32 at least."""
-    if not layers:
-        raise ValueError("at least one layer is needed, got none")
+    require(layers, "at least one layer is needed, got none")
     shaped = [layer.features if reshape is None else reshape(layer.features) for layer in layers]
     for layer, values in zip(layers, shaped):
         check_maps(layer, values, len(score))

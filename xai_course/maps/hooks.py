@@ -1,7 +1,5 @@
 """Reaching into a foreign network: the layers asked for, their outputs as graph nodes, everything put back."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .._require import require
 
 BATCH_NORM = ("keep", "frozen")
 
@@ -57,8 +57,7 @@ def tracking(net: nn.Module, create_graph: bool, batch_norm: str) -> Iterator[nn
     """
     check_net(net)
     inner = net.module if isinstance(net, nn.parallel.DistributedDataParallel) else net
-    if batch_norm not in BATCH_NORM:
-        raise ValueError(f"batch_norm must be one of {BATCH_NORM}, got {batch_norm!r}")
+    require(batch_norm in BATCH_NORM, f"batch_norm must be one of {BATCH_NORM}", repr(batch_norm))
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
@@ -128,8 +127,7 @@ def find_layers(net: nn.Module, layers: str | nn.Module | Sequence[str | nn.Modu
             kind = type(layer).__name__
             raise ValueError(f"layers must be names or modules of net, got a {kind} that is not part of net")
         found.append((names[id(module)], module))
-    if not found:
-        raise ValueError("layers must name at least one layer, got none")
+    require(found, "layers must name at least one layer, got none")
     return found
 
 

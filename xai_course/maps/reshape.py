@@ -3,8 +3,6 @@
 A reshape is a function of the features. It is applied to their gradient too, so it may only reorder or drop entries.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

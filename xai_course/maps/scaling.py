@@ -1,7 +1,5 @@
 """The size and the unit of a map: enlarged to the image, divided by its peak or by its sum."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,11 +1,11 @@
 """What is explained: one number per image, or several, out of what the network returned."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from .._require import require
 
 Classes = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
 Target = Callable[[Tensor], Tensor]
@@ -42,9 +42,8 @@ def check_classes(classes: Classes | None, batch: int, total: int, *, dims: tupl
         Traceback (most recent call last):
         ValueError: classes must lie in [0, 10), got 0 to 12
     """
-    if not batch:
-        raise ValueError("the batch must hold at least one image, got an empty one")
-    wanted = "a class, " + " or ".join(("[B]", "[B, k]")[d - 1] for d in dims) + f" int64 with B={batch}"
+    require(batch, "the batch must hold at least one image, got an empty one")
+    wanted = " or ".join(("a class, [B]", "[B, k]")[d - 1] for d in dims) + f" int64 with B={batch}"
     if classes is None:
         raise ValueError(f"classes must be {wanted}, got None; logits.argmax(1) are the predicted ones")
     try:
@@ -86,8 +85,7 @@ def scores(
             got = tuple(chosen.shape) if isinstance(chosen, Tensor) else type(chosen).__name__
             raise ValueError(f"target must return [B] or [B, k] with B={len(logits)}, got {got}")
     else:
-        if logits.ndim != 2:
-            raise ValueError(f"net must return logits [B, K], got {tuple(logits.shape)}; target= takes any shape")
+        require(logits.ndim == 2, f"net must return logits [B, K], got {tuple(logits.shape)}; target= takes any shape")
         index = trackable(check_classes(classes, len(logits), logits.shape[1], dims=(1, 2))).to(logits.device)
         chosen = logits.gather(1, index.view(len(logits), -1)).view(index.shape)
     if not chosen.requires_grad:

@@ -5,8 +5,6 @@ All read features :math:`A_d(i)` and :math:`G_d(i) = \partial s / \partial A_d(i
 positions: HiResCAM is then the CAM divided by :math:`hw`, as Grad-CAM is.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

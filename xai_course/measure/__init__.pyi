@@ -21,6 +21,7 @@ from .looking import Looked as Looked
 from .looking import Measurable as Measurable
 from .looking import accuracy as accuracy
 from .looking import look as look
+from .looking import masks_of as masks_of
 from .looking import padded_map as padded_map
 from .looking import share_right as share_right
 from .looking import validation_accuracy as validation_accuracy

@@ -4,8 +4,6 @@ Homogeneity and completeness need a clustering. AMC-Loss (Sec. 4.1) does not say
 *classifier's predictions*, which measures the confusion matrix and not the features. Both are here, under two names.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -4,8 +4,6 @@ One implementation for every chapter: `localisation` in the looking, AMC and HNC
 entropy's columns, `protocol.explanations` and `protocol.controls` in the bench are uses of `judged`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor
 from ..data.batch import Dataset, Splits, batches
 from ..maps import enlarge, grad_cam
 from ..nets.modes import device_of, evaluating
-from .looking import Looked, Measurable, look
+from .looking import Measurable, look, masks_of
 from .scores import (
     LEVELS,
     box_accuracy,
@@ -171,7 +169,7 @@ def localisation(
 
     def pairs(data: Dataset) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         for seen in look(method, data, classes=classes, size=size, multiple=multiple):
-            yield {"": seen.maps} | (trivial_maps(seen.images) if trivial else {}), _masks(seen)
+            yield {"": seen.maps} | (trivial_maps(seen.images) if trivial else {}), masks_of(seen)
 
     def counted() -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         for maps_of, masks in pairs(splits.test):
@@ -211,10 +209,10 @@ def segmentation(method: Measurable, splits: Splits, *, size: int = 256, multipl
         (0.4, 0.0, 1.0)
     """
     seen = list(look(method, splits.test, size=size, multiple=multiple))
-    test = [({"": s.maps}, _masks(s)) for s in seen]
+    test = [({"": s.maps}, masks_of(s)) for s in seen]
     validation = look(method, splits.validation, size=size, multiple=multiple)
-    found = judged((({"": s.maps}, _masks(s)) for s in validation), test, ("f1",), "absolute")
-    cut = [(thresholded(s.maps, 0.5, "absolute"), _masks(s)) for s in seen]
+    found = judged((({"": s.maps}, masks_of(s)) for s in validation), test, ("f1",), "absolute")
+    cut = [(thresholded(s.maps, 0.5, "absolute"), masks_of(s)) for s in seen]
     found["f1_plus"] = _mean(f1_foreground(predicted, masks) for predicted, masks in cut)
     found["f1_minus"] = _mean(f1_background(predicted, masks) for predicted, masks in cut)
     found["f1_mean"] = (found["f1_plus"] + found["f1_minus"]) / 2
@@ -250,11 +248,9 @@ def energy_by_layer(method: Measurable, splits: Splits, layers: Sequence[str]) -
     shares: dict[str, list[Tensor]] = {f"energy_{layer}": [] for layer in layers}
     with evaluating(method), torch.no_grad():
         for batch in batches(splits.test, device=device_of(method)):
-            if batch.masks is None:
-                raise ValueError("data must have masks to measure localisation against, got None")
-            classes = method.logits(batch.images).argmax(1)
+            masks, classes = masks_of(batch), method.logits(batch.images).argmax(1)
             for values, maps in zip(shares.values(), grad_cam(method.net, batch.images, classes, layers).maps):
-                values.append(energy_in_mask(enlarge(maps, batch.images.shape[-2:]), batch.masks))
+                values.append(energy_in_mask(enlarge(maps, batch.images.shape[-2:]), masks))
     return {name: float(torch.cat(values).nanmean()) for name, values in shares.items()}
 
 
@@ -279,12 +275,6 @@ def map_area(method: Measurable, splits: Splits, *, level: float = 0.5) -> dict[
     """
     looks = look(method, splits.test)
     return {"map_area": _mean(thresholded(s.maps[~dead(s.maps)], level).double().mean((1, 2)) for s in looks)}
-
-
-def _masks(seen: Looked) -> Tensor:
-    if seen.masks is None:
-        raise ValueError("data must have masks to measure localisation against, got None")
-    return seen.masks
 
 
 def _mean(parts: Iterable[Tensor]) -> float:

@@ -1,7 +1,5 @@
 """What every measure starts with: the trained network looks at a whole data set, in eval mode, on its own device."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -55,6 +53,22 @@ class Looked(NamedTuple):
     masks: Tensor | None
     logits: Tensor | None
     maps: Tensor
+
+
+def masks_of(shown: Batch | Looked) -> Tensor:
+    """The masks of a batch whose maps are to be judged by them.
+
+    Raises:
+        ValueError: there are none.
+
+    Example:
+        >>> masks_of(Batch(torch.rand(1, 3, 2, 2), torch.tensor([0]), None, torch.tensor([0])))
+        Traceback (most recent call last):
+        ValueError: data must have masks to measure against, got None
+    """
+    if shown.masks is None:
+        raise ValueError("data must have masks to measure against, got None")
+    return shown.masks
 
 
 @torch.no_grad()

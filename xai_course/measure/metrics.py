@@ -1,7 +1,5 @@
 """What every metric means: `data/metrics.toml`, read once. A name stands for one definition, wherever it is printed."""
 
-from __future__ import annotations
-
 import difflib
 import tomllib
 from collections.abc import Iterable

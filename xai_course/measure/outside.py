@@ -4,8 +4,6 @@ A class map inside the object does not prove that the object was read: features 
 through their receptive field. The gradient of the logit with respect to the pixels has no such blind spot.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor
 from ..data.batch import Dataset, Splits, batches
 from ..maps import enlarge, grad_cam, unit_mass
 from ..nets.modes import device_of, evaluating
-from .looking import Measurable, accuracy, share_right
+from .looking import Measurable, accuracy, masks_of, share_right
 
 
 def outside_shares(
@@ -42,12 +40,10 @@ def outside_shares(
     masses, gone, pixels = [], [], []
     with evaluating(method):
         for batch in batches(data, size, device_of(method)):
-            if batch.masks is None:
-                raise ValueError("data must have masks to measure what lies outside, got None")
             images = batch.images.clone().requires_grad_()
             maps, logits = grad_cam(method.net, images, batch.labels, layers, create_graph=True)
             (slope,) = torch.autograd.grad(logits.gather(1, batch.labels[:, None]).sum(), images)
-            away = (~batch.masks).float()
+            away = (~masks_of(batch)).float()
             units = [unit_mass(enlarge(m.detach(), away.shape[1:])) for m in maps]
             masses.append(torch.stack([(u.maps * away).sum(dim=(1, 2)) for u in units], 1))
             gone.append(torch.stack([u.dead for u in units], 1))

@@ -1,7 +1,5 @@
 """What the bench measures of every method beside accuracy: maps, controls, faithfulness, and the price of a step."""
 
-from __future__ import annotations
-
 import copy
 import statistics
 import time
@@ -15,7 +13,7 @@ from ..data.batch import Batch, Dataset, Splits, batches
 from ..nets.modes import device_of, evaluating
 from .faithfulness import deletion_auc, insertion_auc, predicted_probability
 from .localising import SCORES, judged, localisation
-from .looking import Measurable
+from .looking import Measurable, masks_of
 from .memory import saved_activations
 from .sanity import untrained, weight_randomisation
 from .trivial import blind_map, random_map, trivial_maps
@@ -73,9 +71,7 @@ def controls(method: Measurable, splits: Splits, *, starts: int = 8) -> dict[str
 def _whole(data: Dataset) -> tuple[Tensor, Tensor]:
     """Images and masks of a whole data set."""
     (batch,) = batches(data, len(data))
-    if batch.masks is None:
-        raise ValueError("data must have masks to measure localisation against, got None")
-    return batch.images, batch.masks
+    return batch.images, masks_of(batch)
 
 
 def perturbation(method: Measurable, splits: Splits, *, images: int = 64, steps: int = 8) -> dict[str, float]:

@@ -9,8 +9,6 @@ F1+ alone proves nothing: a mask that covers every pixel reaches a mean of :math
 with F1- = 0.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

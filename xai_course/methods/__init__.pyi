@@ -4,6 +4,7 @@
 # What all share
 from .base import Criterion as Criterion
 from .base import CrossEntropy as CrossEntropy
+from .base import FunctionCriterion as FunctionCriterion
 from .base import Method as Method
 from .base import check_labels as check_labels
 from .base import classification_loss as classification_loss

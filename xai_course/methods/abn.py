@@ -1,12 +1,11 @@
 """The attention branch network with its map loss, the system that ReFF is compared with (supplement B)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from .._require import require
 from ..data.batch import Batch
 from ..maps import enlarge, normalise
 from ..nets.abn import AttentionBranchNetwork
@@ -47,10 +46,8 @@ class ABN(Method):
         annotations: Callable[[Batch], Tensor] = own_masks,
     ):
         super().__init__(net)
-        if not hasattr(net, "attend"):
-            raise ValueError(f"net must be an AttentionBranchNetwork, got {type(net).__name__}")
-        if not balance >= 0:
-            raise ValueError(f"balance must be >= 0, got {balance}")
+        require(hasattr(net, "attend"), "net must be an AttentionBranchNetwork", type(net).__name__)
+        require(balance >= 0, "balance must be >= 0", balance)
         self.balance, self.annotations, self.distance = balance, annotations, AttentionDistance()
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:

@@ -4,14 +4,13 @@ In the paper's order: the angle, the loss of a pair (Eq. 1 and 2), the loss of a
 last the methods. Which rows pair up, which classes they have, and how a method trains with pairs, is in `pairs`.
 """
 
-from __future__ import annotations
-
 from math import pi
 
 import torch
 from torch import Tensor
 
-from .base import Criterion, full_precision
+from .._require import require
+from .base import FunctionCriterion, full_precision
 from .pairs import SHORTEST, PairMethod, contrastive, pair_up, reduced_pairs, upper_triangle
 
 
@@ -67,8 +66,7 @@ def angle(u: Tensor, v: Tensor, *, form: str = "atan2", clip: float = 1e-7) -> T
         >>> angle(u, v), angle(u, v, form="arccos", clip=1e-5)
         (tensor([1.5708, 0.0000]), tensor([1.5708, 0.0045]))
     """
-    if u.shape != v.shape or u.ndim != 2:
-        raise ValueError(f"u and v must both be [P, p], got {tuple(u.shape)} and {tuple(v.shape)}")
+    require(u.shape == v.shape and u.ndim == 2, "u and v must both be [P, p]", tuple(u.shape), tuple(v.shape))
     if form == "atan2":
         apart, together = torch.linalg.vector_norm(u - v, dim=1), torch.linalg.vector_norm(u + v, dim=1)
         return 2 * torch.atan2(apart, together + 1e-15)  # + 1e-15 only matters for two zero rows: no 0/0 behind it
@@ -108,8 +106,7 @@ def amc_pair_loss(za: Tensor, zb: Tensor, same: Tensor, margin: float = 0.5) -> 
 
 
 def _check_angle(margin: float) -> None:
-    if not 0 < margin <= pi:
-        raise ValueError(f"margin must be an angle in (0, pi] radians, got {margin}")
+    require(0 < margin <= pi, "margin must be an angle in (0, pi] radians", margin)
 
 
 def euclidean_pair_loss(xa: Tensor, xb: Tensor, same: Tensor, margin: float = 1.0) -> Tensor:
@@ -126,8 +123,7 @@ def euclidean_pair_loss(xa: Tensor, xb: Tensor, same: Tensor, margin: float = 1.
 
 
 def _euclidean_distance(xa: Tensor, xb: Tensor) -> Tensor:
-    if xa.shape != xb.shape or xa.ndim != 2:
-        raise ValueError(f"xa and xb must both be [P, p], got {tuple(xa.shape)} and {tuple(xb.shape)}")
+    require(xa.shape == xb.shape and xa.ndim == 2, "xa and xb must both be [P, p]", tuple(xa.shape), tuple(xb.shape))
     return torch.linalg.vector_norm(xa - xb, dim=1)
 
 
@@ -227,7 +223,10 @@ def _alive(losses: Tensor, dead: Tensor, pairing: str | int) -> Tensor:
 # --- criteria and methods ---------------------------------------------------------------------------------------------
 
 
-class AngularMarginContrastive(Criterion):
+_NOTHING = (torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))  # no feature at all: options alone can be wrong
+
+
+class AngularMarginContrastive(FunctionCriterion, of=angular_margin_contrastive):
     r"""`angular_margin_contrastive` as a criterion, for anybody's training loop.
 
     .. math:: L = L_C + \lambda\, L_{\mathrm{pairs}}(x, \tilde y), \qquad \lambda = 0.1 \text{ in the paper}
@@ -250,22 +249,10 @@ class AngularMarginContrastive(Criterion):
         >>> loss.backward()
     """
 
-    def __init__(
-        self,
-        margin: float = 0.5,
-        pairing: str | int = "halves",
-        form: str = "atan2",
-        clip: float = 1e-7,
-        reduction: str = "mean",
-    ):
-        super().__init__(margin=margin, pairing=pairing, form=form, clip=clip, reduction=reduction)
-        self(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))  # refuses a wrong option here, not in step 1
-
-    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
-        return angular_margin_contrastive(features, classes, **self.options)
+    trial = _NOTHING
 
 
-class EuclideanMarginContrastive(Criterion):
+class EuclideanMarginContrastive(FunctionCriterion, of=euclidean_contrastive):
     """`euclidean_contrastive` as a criterion; all else as in `AngularMarginContrastive`.
 
     Example:
@@ -274,14 +261,7 @@ class EuclideanMarginContrastive(Criterion):
         tensor(1.)
     """
 
-    def __init__(
-        self, margin: float = 1.0, pairing: str | int = "halves", normalised: bool = False, reduction: str = "mean"
-    ):
-        super().__init__(margin=margin, pairing=pairing, normalised=normalised, reduction=reduction)
-        self(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
-
-    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
-        return euclidean_contrastive(features, classes, **self.options)
+    trial = _NOTHING
 
 
 class AmcLoss(PairMethod):

@@ -5,9 +5,8 @@ A *criterion* is a loss as the field calls it: an ``nn.Module`` with options, at
 measured by.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import Batch, Dataset, batches
 from ..maps import class_activation_map, enlarge, gap_head, normalise
 from ..measure.looking import Measurable
@@ -51,6 +51,46 @@ class Criterion(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
 
 
+class FunctionCriterion(Criterion):
+    """A function of tensors and options as a criterion: ``forward`` gives it the tensors, the object keeps the options.
+
+    A subclass says ``of`` which function, and how many tensors it ``takes`` first. Its other parameters are the
+    criterion's, with their defaults; a tensor among the options is a buffer that no checkpoint holds. Where there is a
+    ``trial``, tensors for ``forward``, it runs when the object is made: a wrong option is refused then.
+
+    Example:
+        >>> def brier(logits, labels, reduction="mean"):
+        ...     return reduced((logits.softmax(1) - F.one_hot(labels, logits.shape[1])).square().sum(1), reduction)
+        >>> class Brier(FunctionCriterion, of=brier): ...
+        >>> Brier(), Brier("sum")(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
+        (Brier(reduction='mean'), tensor(1.5000))
+    """
+
+    function: Callable[..., Tensor]
+    __signature__: inspect.Signature
+    trial: tuple[Tensor | None, ...] = ()
+
+    def __init_subclass__(cls, of: Callable[..., Tensor] | None = None, takes: int = 2):
+        super().__init_subclass__()
+        if of is not None:
+            options = list(inspect.signature(of).parameters.values())[takes:]
+            cls.function = staticmethod(of)
+            cls.__signature__ = inspect.Signature([o.replace(kind=o.POSITIONAL_OR_KEYWORD) for o in options])
+
+    def __init__(self, *given: Any, **options: Any):
+        bound = self.__signature__.bind(*given, **options)
+        bound.apply_defaults()
+        tensors = {name: value for name, value in bound.arguments.items() if isinstance(value, Tensor)}
+        super().__init__(**{name: value for name, value in bound.arguments.items() if name not in tensors})
+        for name, value in tensors.items():
+            self.register_buffer(name, value, persistent=False)
+        if self.trial:
+            self(*self.trial)
+
+    def forward(self, *tensors: Tensor | None) -> Tensor:
+        return self.function(*tensors, **self.options, **dict(self.named_buffers()))
+
+
 def reduced(losses: Tensor, reduction: str = "mean") -> Tensor:
     """One number for a batch, or one for each sample, under the names that torch's own criteria use.
 
@@ -69,8 +109,7 @@ def reduced(losses: Tensor, reduction: str = "mean") -> Tensor:
         >>> [reduced(losses, how).tolist() for how in REDUCTIONS]
         [3.5, 7.0, [2.0, 5.0]]
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    require(reduction in REDUCTIONS, f"reduction must be one of {', '.join(REDUCTIONS)}", repr(reduction))
     if reduction == "mean":
         return losses.sum() / max(1, losses.numel())
     each = losses if losses.ndim == 1 else losses.flatten(1).mean(dim=1)
@@ -113,8 +152,7 @@ def check_labels(labels: Tensor, batch: int, classes: int) -> None:
         Traceback (most recent call last):
         ValueError: labels must lie in [0, 3), got -1 to 0
     """
-    if labels.shape != (batch,) or labels.dtype != torch.int64:
-        raise ValueError(f"labels must be [{batch}] int64, got {tuple(labels.shape)} {labels.dtype}")
+    require(labels.shape == (batch,) and labels.dtype == torch.int64, f"labels must be [{batch}] int64", labels)
     if batch and labels.device.type == "cpu" and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(f"labels must lie in [0, {classes}), got {int(labels.min())} to {int(labels.max())}")
 
@@ -133,12 +171,10 @@ def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float =
         >>> classification_loss(logits, torch.tensor([0, 3])).exp(), classification_loss(logits, logits).exp()
         (tensor(4.), tensor(2.))
     """
-    if not len(logits):
-        raise ValueError(f"logits must hold at least one image, got {tuple(logits.shape)}")
+    require(len(logits), "logits must hold at least one image", tuple(logits.shape))
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    if label_smoothing:
-        raise ValueError(f"label_smoothing must be 0 for labels [B, K], got {label_smoothing}")
+    require(not label_smoothing, "label_smoothing must be 0 for labels [B, K]", label_smoothing)
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 
@@ -213,8 +249,7 @@ class CrossEntropy(Method):
 
     def __init__(self, net: nn.Module, label_smoothing: float = 0.0):
         super().__init__(net)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
+        require(0 <= label_smoothing < 1, "label_smoothing must lie in [0, 1)", label_smoothing)
         self.label_smoothing = label_smoothing
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:

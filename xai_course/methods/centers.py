@@ -1,7 +1,5 @@
 """Losses that pull the pooled features of an image to one point of its class: center loss and L-GM."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

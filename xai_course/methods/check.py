@@ -6,12 +6,9 @@ attention distillation of FACIL never trained anything (github.com/mmasana/FACIL
 common libraries carry no graph (github.com/meta-pytorch/captum, issue 361).
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,24 +220,13 @@ class _Probe:
         linear = [m.weight for m in self.net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         cases = {"zero": torch.zeros_like, "negative": lambda w: -torch.ones_like(w)}
         for word, make in cases.items() if linear else ():
-            with _replaced(linear[-1], make(linear[-1])):
-                value, gradients = self.differentiate()
+            with torch.no_grad():
+                linear[-1].copy_(make(linear[-1]))
+            value, gradients = self.differentiate()
             bad = [name for name, g in gradients.items() if g is not None and not g.isfinite().all()]
             if bad or not math.isfinite(value):
                 what = f"the gradient of {_few(bad)} is not finite" if math.isfinite(value) else f"the loss is {value}"
                 yield f"on dead maps ({word} weights in the last layer) {what}: {ZERO_SUM}"
-
-
-@contextmanager
-def _replaced(p: Tensor, values: Tensor) -> Iterator[None]:
-    before = p.detach().clone()
-    with torch.no_grad():
-        p.copy_(values)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            p.copy_(before)
 
 
 def _double(value: Any) -> Any:

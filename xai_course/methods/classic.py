@@ -6,8 +6,6 @@ Label smoothing is `base.CrossEntropy`; the level-only and shape-only controls a
 pooled features are in `centers`, on maps in `consistency`; all methods are here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import Batch
 from ..maps import class_activation_map, enlarge, gap_head, normalise
 from ..nets.convnets import GapClassifier
 from ..preset import Clock
-from .base import Criterion, Losses, Method, check_labels, classification_loss, reduced, wide
+from .base import FunctionCriterion, Losses, Method, check_labels, classification_loss, reduced, wide
 from .centers import CenterLoss, LargeMarginGaussianLoss, gaussian_logits
 from .consistency import attention_consistency
 from .hnc import HNC
@@ -28,8 +27,7 @@ from .hnc import HNC
 
 
 def _checked(logits: Tensor, labels: Tensor) -> Tensor:
-    if logits.ndim != 2:
-        raise ValueError(f"logits must be [B, n], got {tuple(logits.shape)}")
+    require(logits.ndim == 2, "logits must be [B, n]", tuple(logits.shape))
     check_labels(labels, *logits.shape)
     return wide(logits)
 
@@ -123,7 +121,7 @@ def negative_entropy(logits: Tensor, reduction: str = "mean") -> Tensor:
     return reduced((log_p.exp() * log_p).sum(dim=1), reduction)
 
 
-class FocalLoss(Criterion):
+class FocalLoss(FunctionCriterion, of=focal_loss):
     """`focal_loss` as a criterion; ``weight`` is a buffer, so that it follows the criterion to its device.
 
     Example:
@@ -132,17 +130,8 @@ class FocalLoss(Criterion):
         >>> criterion(net(images), labels).backward()
     """
 
-    weight: Tensor | None
 
-    def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, reduction: str = "mean"):
-        super().__init__(gamma=gamma, reduction=reduction)
-        self.register_buffer("weight", weight, persistent=False)
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return focal_loss(logits, labels, weight=self.weight, **self.options)
-
-
-class SigmoidFocalLoss(FocalLoss):
+class SigmoidFocalLoss(FunctionCriterion, of=sigmoid_focal_loss):
     """`sigmoid_focal_loss` as a criterion, otherwise as `FocalLoss`.
 
     Example:
@@ -150,11 +139,8 @@ class SigmoidFocalLoss(FocalLoss):
         tensor(0.6931)
     """
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return sigmoid_focal_loss(logits, labels, weight=self.weight, **self.options)
 
-
-class AnchorLoss(Criterion):
+class AnchorLoss(FunctionCriterion, of=anchor_loss):
     """`anchor_loss` as a criterion.
 
     Example:
@@ -162,26 +148,14 @@ class AnchorLoss(Criterion):
         tensor([0.0671, 4.4301])
     """
 
-    def __init__(self, gamma: float = 0.5, slack: float = 0.05, reduction: str = "mean"):
-        super().__init__(gamma=gamma, slack=slack, reduction=reduction)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return anchor_loss(logits, labels, **self.options)
-
-
-class NegativeEntropy(Criterion):
+class NegativeEntropy(FunctionCriterion, of=negative_entropy, takes=1):
     """`negative_entropy` as a criterion: added with a weight, it is the confidence penalty.
 
     Example:
         >>> criterion, logits, labels = NegativeEntropy(), torch.zeros(2, 4, requires_grad=True), torch.tensor([0, 3])
         >>> (F.cross_entropy(logits, labels) + 0.1 * criterion(logits)).backward()
     """
-
-    def __init__(self, reduction: str = "mean"):
-        super().__init__(reduction=reduction)
-
-    def forward(self, logits: Tensor) -> Tensor:
-        return negative_entropy(logits, **self.options)
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------
@@ -224,8 +198,7 @@ class ConfidencePenalty(Method):
 
     def __init__(self, net: nn.Module, balance: float = 0.1):
         super().__init__(net)
-        if not balance >= 0:
-            raise ValueError(f"balance must be at least 0, got {balance}")
+        require(balance >= 0, "balance must be at least 0", balance)
         self.balance = balance
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
@@ -318,8 +291,7 @@ class AngularMargin(Method):
 
     def __init__(self, net: nn.Module, kind: str, **options: float):
         super().__init__(net)
-        if kind not in ANGULAR:
-            raise ValueError(f"kind must be one of {', '.join(ANGULAR)}, got {kind!r}")
+        require(kind in ANGULAR, f"kind must be one of {', '.join(ANGULAR)}", repr(kind))
         try:
             from pytorch_metric_learning import losses
         except ImportError as error:
@@ -367,8 +339,7 @@ class AttentionConsistency(HNC):
         self.consistency = consistency
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
-        if not len(batch.images):
-            raise ValueError("batch must hold at least one image, got an empty one")
+        require(len(batch.images), "batch must hold at least one image, got an empty one")
         head, views = gap_head(self.net), [batch.images, batch.images.flip(-1)]
         features = self.net.features(torch.cat(views))
         logits, labels = head(features.mean(dim=(2, 3))), torch.cat([batch.labels, batch.labels])

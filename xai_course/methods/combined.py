@@ -5,8 +5,6 @@ trained, saved and moved too. PyTorch counts a shared parameter once: one entry 
 checkpoint is written; only its names repeat in ``state_dict()``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 

@@ -4,11 +4,9 @@ Guo, Zheng, Fan, Li and Wu, "Visual Attention Consistency under Image Transforms
 CVPR 2019.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
-from .base import Criterion, reduced, wide
+from .base import FunctionCriterion, reduced, wide
 
 
 def attention_consistency(maps: Tensor, flipped_maps: Tensor, reduction: str = "mean") -> Tensor:
@@ -36,7 +34,7 @@ def attention_consistency(maps: Tensor, flipped_maps: Tensor, reduction: str = "
     return reduced((wide(flipped_maps) - wide(maps).flip(-1)).square(), reduction)
 
 
-class AttentionConsistencyLoss(Criterion):
+class AttentionConsistencyLoss(FunctionCriterion, of=attention_consistency):
     """`attention_consistency` as a criterion, called with ``maps, flipped_maps``.
 
     Example:
@@ -47,9 +45,3 @@ class AttentionConsistencyLoss(Criterion):
         >>> maps, flipped = (class_activation_map(body(x), weight) for x in (images, images.flip(-1)))
         >>> criterion(maps, flipped).backward()
     """
-
-    def __init__(self, reduction: str = "mean"):
-        super().__init__(reduction=reduction)
-
-    def forward(self, maps: Tensor, flipped_maps: Tensor) -> Tensor:
-        return attention_consistency(maps, flipped_maps, **self.options)

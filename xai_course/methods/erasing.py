@@ -4,8 +4,6 @@ The recursion is a generator of what was found at each step, so that training, t
 step by step all walk through the same lines.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._require import require
 from .base import wide
 
 
@@ -60,10 +59,8 @@ class Erasing:
     statistics: str = "all"
 
     def __post_init__(self) -> None:
-        if self.depth < 0 or self.depth != int(self.depth):
-            raise ValueError(f"depth (u) must be an integer >= 0, got {self.depth}")
-        if not self.sigma > 0:
-            raise ValueError(f"sigma must be positive, got {self.sigma}")
+        require(self.depth >= 0 and self.depth == int(self.depth), "depth (u) must be an integer >= 0", self.depth)
+        require(self.sigma > 0, "sigma must be positive", self.sigma)
         choices = {
             "rule": ("paper", "label", "none"),
             "teach": ("trusted", "all", "box"),

@@ -1,7 +1,5 @@
 """What the explanation losses share: how a map is scaled, one term for each layer, dead maps, the reduction."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .._require import require
 from ..maps import enlarge, unit_mass
 from .base import REDUCTIONS, Criterion, full_precision, reduced, wide
 
@@ -95,8 +94,7 @@ class ExplanationLoss(Criterion):
 
     def __init__(self, *, weights: Sequence[float] | None = None, relu: bool = False, reduction: str = "mean"):
         super().__init__(weights=weights, relu=relu, reduction=reduction)
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+        require(reduction in REDUCTIONS, f"reduction must be one of {', '.join(REDUCTIONS)}", repr(reduction))
         self.weights, self.relu, self.reduction = weights, relu, reduction
 
     def prepare(self, maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -189,5 +187,4 @@ def check_masks(masks: Tensor, batch: int) -> None:
     if masks.device.type != "cpu" or masks.dtype == torch.bool:  # elsewhere the look would stall the device
         return
     low, high = masks.min().item(), masks.max().item()
-    if not 0 <= low <= high <= 1:
-        raise ValueError(f"masks must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
+    require(0 <= low <= high <= 1, f"masks must lie in [0, 1], got values from {low:.3g} to {high:.3g}")

@@ -13,15 +13,15 @@ class activation maps, input gradients, attention. With s the annotation and A a
 `consistency.AttentionConsistencyLoss` (Guo et al., CVPR 2019) needs no annotation, only the maps of a flipped view.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._require import require
 from ..maps import enlarge
 from .base import wide
 from .explanation_loss import ExplanationLoss, check_masks, peak_maps
@@ -157,15 +157,8 @@ class RRR(ExplanationLoss):
 
     signed = True
 
-    def __init__(
-        self,
-        *,
-        peak: bool = False,
-        weights: Sequence[float] | None = None,
-        relu: bool = False,
-        reduction: str = "mean",
-    ):
-        super().__init__(weights=weights, relu=relu, reduction=reduction)
+    def __init__(self, *, peak: bool = False, **options: Any):
+        super().__init__(**options)
         self.peak = self.options["peak"] = peak
 
     def prepare(self, maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -202,8 +195,7 @@ def right_reasons(logits: Tensor, images: Tensor, masks: Tensor) -> Tensor:
         tensor([0.2136])
     """
     check_masks(masks, len(images))
-    if not images.requires_grad:
-        raise ValueError("images must require a gradient before the forward pass: images.requires_grad_()")
+    require(images.requires_grad, "images must require a gradient before the forward pass: images.requires_grad_()")
     (gradient,) = torch.autograd.grad(wide(logits).log_softmax(dim=1).sum(), images, create_graph=True)
     return (gradient * (1 - masks.to(gradient.dtype).unsqueeze(1))).square().sum(dim=(1, 2, 3))
 
@@ -257,6 +249,5 @@ def as_criterion(penalty: str | ExplanationLoss, weights: Sequence[float] | None
         if weights is not None:
             raise ValueError(f"weights must be given to the criterion itself, got {tuple(weights)} beside {penalty}")
         return penalty
-    if penalty not in FAMILY:
-        raise ValueError(f"penalty must be one of {', '.join(FAMILY)} or an ExplanationLoss, got {penalty!r}")
+    require(penalty in FAMILY, f"penalty must be one of {', '.join(FAMILY)} or an ExplanationLoss", repr(penalty))
     return FAMILY[penalty](weights=weights)

@@ -5,8 +5,6 @@ Equations in the paper's order as plain functions (Sec. 3.2 and Eq. 1 are in `ne
 `Method`. Maps are in logit units, with their sign; the spatial mean of a map is its logit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -14,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import Batch
 from ..maps import gap_head
 from ..nets.convnets import GapClassifier
 from ..nets.modes import evaluating
 from ..preset import Clock
-from .base import Criterion, Losses, Method, classification_loss, full_precision, reduced, wide
+from .base import FunctionCriterion, Losses, Method, classification_loss, full_precision, reduced, wide
 from .negatives import gathered_maps, topk_negatives
 
 OVER_CLASSES = ("sum", "mean")
@@ -97,11 +96,9 @@ def reduce_classes(
         >>> [reduce_classes(values, valid, reduction_k=how, reduction="none").tolist() for how in OVER_CLASSES]
         [[6.0, 8.0], [3.0, 8.0]]
     """
-    if reduction_k not in OVER_CLASSES:
-        raise ValueError(f"reduction_k must be one of {', '.join(OVER_CLASSES)}, got {reduction_k!r}")
+    require(reduction_k in OVER_CLASSES, f"reduction_k must be one of {', '.join(OVER_CLASSES)}", repr(reduction_k))
     valid = torch.ones_like(values, dtype=torch.bool) if valid is None else valid
-    if valid.shape != values.shape:
-        raise ValueError(f"valid must be {tuple(values.shape)}, got {tuple(valid.shape)}")
+    require(valid.shape == values.shape, f"valid must be {tuple(values.shape)}", tuple(valid.shape))
     total = values.where(valid, 0).sum(dim=1)
     if reduction_k == "mean":
         total = total / valid.sum(dim=1).clamp_min(1)
@@ -178,7 +175,7 @@ def weighted_sigmoid_cross_entropy(
     return reduced(F.binary_cross_entropy_with_logits(logits, targets, weight, reduction="none"), reduction)
 
 
-class WeightedSigmoidCrossEntropy(Criterion):
+class WeightedSigmoidCrossEntropy(FunctionCriterion, of=weighted_sigmoid_cross_entropy):
     """`weighted_sigmoid_cross_entropy` as a criterion, called with ``logits, targets [B, n]``.
 
     Args:
@@ -191,15 +188,6 @@ class WeightedSigmoidCrossEntropy(Criterion):
         >>> bool(missed[0] > missed[1])  # the rare class weighs more
         True
     """
-
-    positive_rate: Tensor
-
-    def __init__(self, positive_rate: Tensor, reduction: str = "mean"):
-        super().__init__(reduction=reduction)
-        self.register_buffer("positive_rate", positive_rate, persistent=False)
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return weighted_sigmoid_cross_entropy(logits, targets, self.positive_rate, **self.options)
 
 
 # --- Eq. 2 and 5 of a batch -------------------------------------------------------------------------------------------
@@ -243,8 +231,7 @@ def homogeneous_negative_maps(
         >>> [homogeneous_negative_maps(features, weight, None, labels, penalty=p).item() for p in ("mse", "variance")]
         [5.0, 1.0]
     """
-    if penalty not in PENALTIES:
-        raise ValueError(f"penalty must be one of {', '.join(PENALTIES)}, got {penalty!r}")
+    require(penalty in PENALTIES, f"penalty must be one of {', '.join(PENALTIES)}", repr(penalty))
     if logits is None:
         logits = F.linear(features.detach().mean(dim=(2, 3)), weight, bias)
     index, valid = topk_negatives(logits, labels, max(1, len(weight) // 10) if keep_top is None else keep_top)
@@ -253,7 +240,7 @@ def homogeneous_negative_maps(
     return reduce_classes(values, valid, reduction_k=reduction_k, reduction=reduction)
 
 
-class HomogeneousNegativeMaps(Criterion):
+class HomogeneousNegativeMaps(FunctionCriterion, of=homogeneous_negative_maps, takes=5):
     """`homogeneous_negative_maps` as a criterion, for anybody's training loop.
 
     Args:
@@ -273,23 +260,7 @@ class HomogeneousNegativeMaps(Criterion):
         >>> loss.backward()
     """
 
-    def __init__(
-        self,
-        penalty: str = "mse",
-        keep_top: int | None = None,
-        target: float = 0.0,
-        reduction_k: str = "mean",
-        reduction: str = "mean",
-    ):
-        super().__init__(
-            penalty=penalty, keep_top=keep_top, target=target, reduction_k=reduction_k, reduction=reduction
-        )
-        self(torch.zeros(1, 1, 1, 1), torch.zeros(2, 1), None, torch.zeros(1, dtype=torch.int64))  # refuses it here
-
-    def forward(
-        self, features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, logits: Tensor | None = None
-    ) -> Tensor:
-        return homogeneous_negative_maps(features, weight, bias, labels, logits, **self.options)
+    trial = (torch.zeros(1, 1, 1, 1), torch.zeros(2, 1), None, torch.zeros(1, dtype=torch.int64))
 
 
 # --- Eq. 7 and 9: the method ------------------------------------------------------------------------------------------
@@ -331,16 +302,14 @@ class HNC(Method):
     ):
         super().__init__(net)
         gap_head(net)
-        if not balance >= 0:
-            raise ValueError(f"balance must be at least 0, got {balance}")
+        require(balance >= 0, "balance must be at least 0", balance)
         self.balance = balance
         self.homogeneity = HomogeneousNegativeMaps(penalty, **options)
         self.register_buffer("positive_rate", positive_rate, persistent=False)
         self._checked = False
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
-        if not len(batch.images):
-            raise ValueError("batch must hold at least one image, got an empty one")
+        require(len(batch.images), "batch must hold at least one image, got an empty one")
         if not self._checked:  # once: a network with something between pooling and scores has no such maps
             check_gap_linear(self.net, batch.images[:1])
             self._checked = True

@@ -7,14 +7,13 @@ Shi et al., "Loss-Based Attention for Interpreting Image-Level Prediction of Con
 joins them. Networks trained with it, and the heads it is compared with, are in `patch_heads`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._require import require
 from .base import Criterion, reduced, wide
 
 NORMS = ("l2", "relu", "softplus", "centred")
@@ -146,8 +145,7 @@ def cut_off(weights: Tensor, cutoff: float = 0.1, *, cells: int | None = None) -
         >>> cut_off(torch.tensor([0.5, 0.3, 0.2]), 0.75)  # below 0.25 nothing is left
         tensor([0.8333, 0.1667, 0.0000])
     """
-    if not 0 <= cutoff <= 1:
-        raise ValueError(f"cutoff (xi) must lie in [0, 1], got {cutoff}: above 1 every patch may be cut")
+    require(0 <= cutoff <= 1, f"cutoff (xi) must lie in [0, 1], got {cutoff}: above 1 every patch may be cut")
     kept = (weights - cutoff / (cells or weights.shape[-1])).clamp_min(0)
     total = kept.sum(-1, keepdim=True)
     enough = total > 1e-6
@@ -213,8 +211,7 @@ def capsule_attention(logits: Tensor, cutoff: float = 0.1, *, norm: str = "l2") 
         (tensor([[[0.5000, 0.0000],
                  [0.5000, 0.0000]]]), tensor([[1., 0.]]))
     """
-    if logits.ndim != 4:
-        raise ValueError(f"logits must be [B, C, M, K] (capsules, patches, classes), got {tuple(logits.shape)}")
+    require(logits.ndim == 4, "logits must be [B, C, M, K] (capsules, patches, classes)", tuple(logits.shape))
     each = patch_shares(patch_lengths(logits, norm).flatten(1)).view(logits.shape[:3])  # 6a
     alpha = cut_off(each.sum(1), cutoff)  # 6b
     alive = each * (alpha > 0).unsqueeze(1)  # 6c: sgn is a mask and has no gradient

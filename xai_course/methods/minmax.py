@@ -6,8 +6,6 @@ looked at only: `measure.minmax.conditional_entropy`), the mask (10-11) and Algo
 recursion itself (12-14) is in `erasing`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._require import require
 from ..data.batch import Batch
 from ..measure.minmax import conditional_entropy
 from ..nets.role_norm import frozen_statistics
@@ -214,10 +213,8 @@ class MaskRule:
     attach: bool = False
 
     def __post_init__(self) -> None:
-        if not self.omega > 0:
-            raise ValueError(f"omega must be positive, got {self.omega}")
-        if self.over not in ("image", "batch", "none"):
-            raise ValueError(f"over must be image, batch or none, got {self.over!r}")
+        require(self.omega > 0, "omega must be positive", self.omega)
+        require(self.over in ("image", "batch", "none"), "over must be image, batch or none", repr(self.over))
 
     def apply(self, maps: Tensor, logits: Tensor, size: Sequence[int]) -> Tensor:
         """``[B, c, h, w]`` and ``[B, c]`` to the soft mask R+ ``[B, 1, *size]``, float32 or wider, in [0, 1]."""
@@ -261,8 +258,7 @@ class MinMax(Method):
         erasing: Erasing | None = None,
         classifier_scale: float = 1.0,
     ):
-        if not 0 < classifier_scale <= 1:
-            raise ValueError(f"classifier_scale must lie in (0, 1], got {classifier_scale}")
+        require(0 < classifier_scale <= 1, "classifier_scale must lie in (0, 1]", classifier_scale)
         if not (hasattr(net, "locate") and hasattr(net, "classify")):
             raise ValueError(
                 "net must have locate and classify: LocaliserClassifier(trunk, minmax_head(D, K), minmax_head(D, K)) "

@@ -3,8 +3,6 @@
 Sec. 3.2 and Eq. 1 of HNC (Sun, Khan, Li, Cholakkal, Khan, Van Gool, ECCV 2020).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .._require import require
 from ..maps import check_classes, check_linear, class_activation_map
 from .base import check_labels, full_precision
 
@@ -44,11 +43,9 @@ def topk_negatives(logits: Tensor, positives: Tensor, keep_top: int) -> tuple[Te
         >>> topk_negatives(logits, torch.tensor([[1, 1, 1, 0]]), keep_top=2)[1]  # one negative only
         tensor([[ True, False]])
     """
-    if logits.ndim != 2:
-        raise ValueError(f"logits must be [B, n], got {tuple(logits.shape)}")
+    require(logits.ndim == 2, "logits must be [B, n]", tuple(logits.shape))
     batch, n = logits.shape
-    if keep_top < 1:
-        raise ValueError(f"keep_top must be at least 1, got {keep_top}")
+    require(keep_top >= 1, "keep_top must be at least 1", keep_top)
     if positives.shape not in ((batch,), (batch, n)):
         raise ValueError(f"positives must be [{batch}] or [{batch}, {n}], got {tuple(positives.shape)}")
     if positives.ndim == 1:

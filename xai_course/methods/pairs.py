@@ -3,14 +3,13 @@
 From AMC-Loss (Choi, Som and Turaga, 2020, arXiv:2004.09805), in its order: what Eq. 1 and 2 share, Eq. 3, Algorithm 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import Batch
 from ..nets.convnets import GapClassifier
 from ..preset import Clock, gaussian_ramp_up
@@ -39,8 +38,7 @@ def contrastive(distance: Tensor, same: Tensor, margin: float) -> Tensor:
     """
     if same.shape != distance.shape or same.dtype != torch.bool:
         raise ValueError(f"same must be {tuple(distance.shape)} bool, got {tuple(same.shape)} {same.dtype}")
-    if not margin > 0:
-        raise ValueError(f"margin must be positive, got {margin}")
+    require(margin > 0, "margin must be positive", margin)
     return torch.where(same, distance, (margin - distance).clamp_min(0)).square()
 
 
@@ -63,11 +61,9 @@ def pair_classes(logits: Tensor, labels: Tensor, source: str = "pred") -> Tensor
         >>> pair_classes(logits, labels), pair_classes(logits, labels, "true")
         (tensor([0, 1]), tensor([1, 1]))
     """
-    if logits.ndim != 2:
-        raise ValueError(f"logits must be [n, K], got {tuple(logits.shape)}")
+    require(logits.ndim == 2, "logits must be [n, K]", tuple(logits.shape))
     check_labels(labels, *logits.shape)
-    if source not in ("pred", "true"):
-        raise ValueError(f"source must be 'pred' or 'true', got {source!r}")
+    require(source in ("pred", "true"), "source must be 'pred' or 'true'", repr(source))
     return labels if source == "true" else logits.detach().argmax(dim=1)
 
 
@@ -194,12 +190,10 @@ class PairMethod(Method):
                 f"net must offer embed(images) and head(features), got {type(net).__name__}: "
                 "xai_course.nets.adapters.gap_classifier(net) gives a foreign network both"
             )
-        if pair_labels not in ("pred", "true"):
-            raise ValueError(f"pair_labels must be 'pred' or 'true', got {pair_labels!r}")
+        require(pair_labels in ("pred", "true"), "pair_labels must be 'pred' or 'true'", repr(pair_labels))
         if options.get("reduction") == "none":
             raise ValueError("reduction must give a scalar to train with ('mean', 'sum' or 'batch'), got 'none'")
-        if not (balance >= 0 and w_max >= 0):
-            raise ValueError(f"balance and w_max must not be negative, got {balance} and {w_max}")
+        require(balance >= 0 and w_max >= 0, "balance and w_max must not be negative", balance, w_max)
         self.balance, self.w_max, self.pair_labels = balance, w_max, pair_labels
         self.ramp, self.start_epoch = ramp, start_epoch
         self.pair_loss = self.criterion(**options)
@@ -210,8 +204,7 @@ class PairMethod(Method):
         return self.balance * self.w_max * ramped * (clock.epoch >= self.start_epoch)
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
-        if not len(batch.images):
-            raise ValueError("batch must hold at least one image, got 0")
+        require(len(batch.images), "batch must hold at least one image, got 0")
         features = self.net.embed(batch.images)
         logits = self.net.head(features)
         classes = pair_classes(logits, batch.labels, self.pair_labels)

@@ -5,8 +5,6 @@ gradient: who speaks loudest (`loss_attention`), everybody alike (mean), whom a 
 Tomczak and Welling 2018), or whom the output capsules agree with (Sabour, Frosst and Hinton 2017).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import Batch
 from ..maps import normalise
 from ..nets.capsules import CapsuleNet, RoutingNet
@@ -67,8 +66,7 @@ class PatchMethod(Method):
         select_above: float = 0.0,
     ):
         super().__init__(patches_of(net))
-        if not (balance >= 0 and 0 <= ramp <= 1):
-            raise ValueError(f"balance must not be negative and ramp lie in [0, 1], got {balance} and {ramp}")
+        require(balance >= 0 and 0 <= ramp <= 1, "balance must not be negative and ramp lie in [0, 1]", balance, ramp)
         self.balance, self.ramp, self.ramp_steepness, self.zero_first = balance, ramp, ramp_steepness, zero_first
         self.detach_alpha, self.select_above = detach_alpha, select_above
 
@@ -147,8 +145,7 @@ class LossAttention(PatchMethod):
         **keywords: Any,
     ):
         criterion = LossBasedAttention(cutoff, balance, norm, detach_alpha, capsules=patch_logits)
-        if cut_by not in ("patches", "map"):
-            raise ValueError(f"cut_by must be patches or map, got {cut_by!r}")
+        require(cut_by in ("patches", "map"), "cut_by must be patches or map", repr(cut_by))
         super().__init__(net, balance=balance, detach_alpha=detach_alpha, **keywords)
         self.criterion, self.cut_by = criterion, cut_by
 
@@ -348,8 +345,7 @@ class DynamicRouting(Method):
     net: RoutingNet
 
     def __init__(self, net: RoutingNet, iterations: int = 3):
-        if not hasattr(net, "votes"):
-            raise ValueError(f"net must have votes, as capsule_net(..., routing=True) has, got {type(net).__name__}")
+        require(hasattr(net, "votes"), "net must have votes, as capsule_net(..., routing=True) has", type(net).__name__)
         super().__init__(net)
         self.iterations = iterations
 

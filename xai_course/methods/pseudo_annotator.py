@@ -109,8 +109,6 @@ def choose_annotated(labels: Tensor, per_class: int | None, seed: int = 0) -> Te
     """
     if labels.ndim != 1 or (per_class is not None and per_class < 0):
         raise ValueError(f"labels must be [N] and per_class >= 0 or None, got {tuple(labels.shape)} and {per_class}")
-    if per_class is None:
-        return torch.ones(len(labels), dtype=torch.bool)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
     for label in labels.unique():
@@ -167,14 +165,12 @@ def draw_pairs(images: Tensor, masks: Tensor, preset: Pix2Pix) -> tuple[Tensor, 
     """
     at = torch.randint(len(images), (preset.batch_size,), device=images.device)
     both = torch.cat([images[at], masks[at].unsqueeze(1).to(images.dtype)], dim=1) * 2 - 1
+    larger = preset.size + (preset.size // 8 if preset.jitter else 0)
+    both = resize(both, larger)
     if preset.jitter:
-        larger = preset.size + preset.size // 8
-        both = resize(both, larger)
         top, left = torch.randint(larger - preset.size + 1, (2,)).tolist()
         both = both[..., top : top + preset.size, left : left + preset.size]
         both = both.flip(-1) if torch.rand(()) < 0.5 else both
-    else:
-        both = resize(both, preset.size)
     return both[:, :-1], both[:, -1:]
 
 

@@ -5,12 +5,11 @@ for lambda. Eq. 1 and 2 (Grad-CAM and its channel weights) live in `xai_course.m
 here, Eq. 4 and Algorithm 1 here and in `pseudo_annotator`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import Batch
 from ..maps import BATCH_NORM, GradCam, enlarge, grad_cam, normalise
 from ..preset import Clock
@@ -115,8 +114,7 @@ class ReFF(Method):
         check_options(net, layers, weights, balance, ramp, batch_norm)
         self.layers, self.weights, self.balance, self.penalty = tuple(layers), weights, balance, str(penalty)
         self.criterion = as_criterion(penalty, weights)
-        if self.criterion.reduction == "none":
-            raise ValueError(f"the penalty's reduction must be mean or sum, got {self.criterion}")
+        require(self.criterion.reduction != "none", "the penalty's reduction must be mean or sum", self.criterion)
         self.annotations, self.ramp, self.batch_norm = annotations, ramp, batch_norm
 
     def focus(self, batch: Batch) -> tuple[Focus, Tensor]:
@@ -125,8 +123,7 @@ class ReFF(Method):
         Raises:
             ValueError: multi-label batches (which class to explain is not defined), or missing masks.
         """
-        if batch.labels.ndim != 1:
-            raise ValueError(f"labels must be [B] int64 for ReFF, got {tuple(batch.labels.shape)}")
+        require(batch.labels.ndim == 1, "labels must be [B] int64 for ReFF", tuple(batch.labels.shape))
         relevant = self.annotations(batch)
         if self.batch_norm == "keep":
             maps, logits = self.cams(batch, "keep")
@@ -159,11 +156,9 @@ class ReFF(Method):
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         focus, logits = self.focus(batch)
         main = classification_loss(logits, batch.labels)
-        terms = {"total": main + self.current_balance(clock) * focus.loss, "classification": main.detach()}
-        terms["focusing"] = focus.loss.detach()
-        for name, dead in zip(self.layers, focus.dead):
-            terms[f"dead {name}"] = dead
-        yield terms
+        total, dead = main + self.current_balance(clock) * focus.loss, zip(self.layers, focus.dead)
+        terms = {"total": total, "classification": main.detach(), "focusing": focus.loss.detach()}
+        yield terms | {f"dead {name}": share for name, share in dead}
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """Grad-CAM of the last named layer for ``classes [B]``: ``[B, H, W]`` in [0, 1]."""
@@ -184,11 +179,8 @@ def check_options(
     inner = net.module if isinstance(net, nn.parallel.DistributedDataParallel) else net
     valid = [name for name, _ in inner.named_modules() if name]
     unknown = [name for name in layers if name not in valid]
-    if unknown or not layers:
-        raise ValueError(f"layers must name modules of the network ({', '.join(valid)}), got {list(layers)}")
+    require(not unknown and layers, f"layers must name modules of the network ({', '.join(valid)})", list(layers))
     if weights is not None and (len(weights) != len(layers) or min(weights) < 0):
         raise ValueError(f"weights must hold {len(layers)} numbers >= 0, one per layer, got {tuple(weights)}")
-    if not (balance >= 0 and 0 <= ramp <= 1):
-        raise ValueError(f"balance must be >= 0 and ramp lie in [0, 1], got {balance} and {ramp}")
-    if batch_norm not in BATCH_NORM:
-        raise ValueError(f"batch_norm must be one of {BATCH_NORM}, got {batch_norm!r}")
+    require(balance >= 0 and 0 <= ramp <= 1, "balance must be >= 0 and ramp lie in [0, 1]", balance, ramp)
+    require(batch_norm in BATCH_NORM, f"batch_norm must be one of {BATCH_NORM}", repr(batch_norm))

@@ -1,13 +1,12 @@
 """What Min-Max entropy's Table 1 compares with, behind the same interface: pooled class maps, U-Net, trivial masks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import Batch
 from ..measure.trivial import centre_box, coin, whole_image
 from ..nets.unet import UNet
@@ -40,8 +39,7 @@ class PooledMaps(Method):
     net: Localiser
 
     def __init__(self, net: Localiser):
-        if not hasattr(net, "locate"):
-            raise ValueError(f"net must have locate: Localiser(trunk, HEADS[...](D, K)), got {type(net).__name__}")
+        require(hasattr(net, "locate"), "net must have locate: Localiser(trunk, HEADS[...](D, K))", type(net).__name__)
         super().__init__(net)
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
@@ -104,8 +102,7 @@ class TrivialMask(Method):
 
     def __init__(self, net: nn.Module, kind: str = "all_ones"):
         super().__init__(net)
-        if kind not in MASKS:
-            raise ValueError(f"kind must be one of {', '.join(MASKS)}, got {kind!r}")
+        require(kind in MASKS, f"kind must be one of {', '.join(MASKS)}", repr(kind))
         self.kind = kind
         self.nothing = nn.Parameter(torch.zeros(()))  # a trainer wants something to train
 

@@ -3,8 +3,6 @@
 Layer by layer as in the authors' release; its fixed 14- and 7-pixel pools are adaptive here, so any image size runs.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Foreign networks: where their output holds the logits, and whether they end as a class activation map needs it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast

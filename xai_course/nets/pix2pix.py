@@ -4,8 +4,6 @@ Layer by layer as in the authors' PyTorch release: a U-Net generator of 4x4 conv
 PatchGAN discriminator, whose every output sees 70x70 pixels of the input.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

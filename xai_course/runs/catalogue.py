@@ -1,7 +1,5 @@
 """All declared experiments, found by name."""
 
-from __future__ import annotations
-
 import fnmatch
 from functools import cache
 

@@ -1,7 +1,5 @@
 """What the validation split decides: which of the values tried a row has."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from . import records

@@ -5,8 +5,6 @@ from the same numbers. Five differences give a mean and Student's 95 % interval.
 survives Holm's correction over all methods of a setting.
 """
 
-from __future__ import annotations
-
 from ..measure.statistics import Difference, holm, paired
 from ..measure.trivial import TRIVIAL
 from . import records

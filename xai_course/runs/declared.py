@@ -9,8 +9,6 @@ several give a field, the last wins: ``base`` of the table, sections, the table,
 takes ``classes`` is told how many there are in the data.
 """
 
-from __future__ import annotations
-
 import difflib
 import functools
 import inspect
@@ -22,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from .._require import require
 from ..data.files import course_file
 from ..preset import Preset
 from .experiment import Experiment
@@ -88,8 +87,7 @@ def function(name: str) -> Callable:
     """
     module, _, last = name.rpartition(".")
     modules = [m for m in _places().get(last, ()) if m.endswith(f".{module}" if module else "")]
-    if len(modules) > 1:
-        raise ValueError(f"{name!r} stands in {', '.join(modules)}: write the module's name before it")
+    require(len(modules) <= 1, f"{name!r} stands in {', '.join(modules)}: write the module's name before it")
     if not modules:
         raise ValueError(unknown("function", name, _places()))
     return getattr(import_module(modules[0]), last)
@@ -283,8 +281,7 @@ def _holes(value: Any) -> Iterator[str]:
 
 
 def _made(kind: str, part: Fields) -> Any:
-    if "call" not in part:
-        raise ValueError(f"{kind} {part} says neither call nor base")
+    require("call" in part, f"{kind} {part} says neither call nor base")
     call = function(part["call"])
     options = {key: _argument(kind, value) for key, value in part.items() if key not in ABOUT}
     given = [_argument(kind, value) for value in part.get("args", ())]

@@ -1,7 +1,5 @@
 """How many trainings a command means and how long they take, by the seconds that run records name."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable
 from itertools import takewhile

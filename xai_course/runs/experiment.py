@@ -1,7 +1,5 @@
 """Experiments as data: what to train on what, and one function that turns it into a run record."""
 
-from __future__ import annotations
-
 import functools
 import json
 import platform
@@ -15,6 +13,7 @@ from pathlib import Path
 from torch import nn
 
 from .. import train
+from .._require import require
 from ..data.batch import Splits, fingerprint
 from ..data.files import cache_folder, write_atomically
 from ..identity import code_of, identity
@@ -66,8 +65,7 @@ class Experiment:
         return self.name.split("/")[1]
 
     def preset(self, name: str) -> Preset:
-        if name not in self.presets:
-            raise ValueError(f"{self.name} has the presets {', '.join(self.presets)}, got {name!r}")
+        require(name in self.presets, f"{self.name} has the presets {', '.join(self.presets)}", repr(name))
         return self.presets[name]
 
     def settings(self, preset: str) -> dict:
@@ -100,8 +98,7 @@ def run(
     Raises:
         ValueError: an unknown preset, or no seed.
     """
-    if not seeds:
-        raise ValueError("seeds must name at least one seed, got none")
+    require(seeds, "seeds must name at least one seed, got none")
     results = [run_seed(experiment, preset, seed, resume=resume, quiet=quiet) for seed in seeds]
     return collect(experiment, preset, seeds, results)
 

@@ -4,8 +4,6 @@ A lab runs on machines that are taken away. `fit` keeps every network under a na
 lab that is run again loads what was finished, continues what was not, and trains anew whatever the reader has changed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Run records: one JSON file per experiment and preset, the only source of numbers in the book."""
 
-from __future__ import annotations
-
 import json
 import os
 import statistics

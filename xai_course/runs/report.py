@@ -1,7 +1,5 @@
 """Paper-against-ours tables, made from run records only."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Container, Iterable, Sequence
 from itertools import groupby

@@ -1,7 +1,5 @@
 """Many runs: every experiment with every seed, on a pool of local processes; what is finished is never run again."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """What AMC-Loss's rows need: the five digits of Fig. 1."""
 
-from __future__ import annotations
-
 from ...data.batch import ArrayData, Splits, fingerprint
 from ...data.vision import mnist
 from .common import each_part

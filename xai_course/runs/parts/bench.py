@@ -1,7 +1,5 @@
 """What the bench's rows need: other images in the shape of its own, shuffled labels, what costs are multiples of."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """What rows of several papers need: Textured Digits kept for the next row, networks of the right size."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast

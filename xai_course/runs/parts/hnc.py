@@ -1,7 +1,5 @@
 """What HNC's rows need: wrong labels, rates of positive labels, a balanced loss, a source of transferred attacks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """What the first chapter's rows need: a network that learns nothing, accuracy where the background still tells."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

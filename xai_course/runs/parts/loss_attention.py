@@ -1,7 +1,5 @@
 """What Loss-Attention's rows need: few or enlarged images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

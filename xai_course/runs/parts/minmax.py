@@ -1,7 +1,5 @@
 """What Min-Max's rows need: M, or M and C, on any trunk, also one that can already classify; the nuclei."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What ReFF's rows need: few masks by hand, the spot cue, ABN's branch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
