@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tools import pictures
@@ -45,6 +47,7 @@ def test_what_is_wrong_is_said_with_its_line(page, why, tmp_path):
 def test_a_figure_is_drawn_once_alike_and_in_two_inks(tmp_path, monkeypatch):
     light, dark = pictures.picture("amc.hinge", tmp_path)
     assert b"<svg" in light and b"#000000" in light and b"#000000" not in dark and b"#0072b2" not in dark
+    assert b'<svg fill="#ced6dd" ' in dark  # letters, which are drawn without a colour of their own
     assert (
         pictures.drawn("amc.hinge").encode() == light
     )  # the same bytes again, so that an unchanged page stays unchanged
@@ -53,3 +56,27 @@ def test_a_figure_is_drawn_once_alike_and_in_two_inks(tmp_path, monkeypatch):
     (tmp_path / "old").mkdir()
     pictures.forget_old(tmp_path)
     assert [folder.name for folder in tmp_path.iterdir()] == [pictures.state()]
+
+
+def test_dots_are_differences_to_the_twin_and_coloured_where_the_interval_leaves_out_zero(monkeypatch):
+    from tools.figures import common
+    from xai_course.runs.records import Metric
+    from xai_course.show.style import CYCLE
+
+    seeds = {"a/up": (0.9, 0.81, 0.72), "a/down": (0.5, 0.41, 0.32), "a/same": (0.8, 0.6, 0.7), "a/ce": (0.8, 0.7, 0.6)}
+    found = {name: SimpleNamespace(metrics={"accuracy": Metric(values)}) for name, values in seeds.items()}
+    monkeypatch.setattr(common.records, "load", found.__getitem__)
+    rows = {name: "{}/" + name for name in ("up", "down", "same")}
+    figure = common.dots(rows, {"a:accuracy": "accuracy"}, twin="{}/ce")
+    means = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in means] == pytest.approx([0.11, -0.29, 0.0])
+    assert [line.get_color() for line in means] == [CYCLE[0], CYCLE[1], "0.55"]
+    assert figure.axes[0].get_title() == "accuracy\n(without: 0.700)"
+
+
+def test_the_running_image_is_one_digit_in_both_worlds():
+    from tools.figures.common import running_image
+
+    silent, telling = running_image(), running_image(0.0)
+    assert silent.images.shape == (1, 3, 32, 32) and silent.masks.equal(telling.masks)
+    assert silent.labels.equal(telling.labels) and not silent.images.equal(telling.images)

@@ -31,6 +31,8 @@ def test_a_record_is_shown_with_spread_and_seeds(monkeypatch):
     monkeypatch.setattr(records, "load", lambda name, preset: asked.append((name, preset)) or found)
     assert fences.record_text("amc/digits/ce accuracy") == "0.900 ± 0.020 (3 seeds)"
     assert fences.record_text("amc/digits/ce accuracy colab") and asked[-1] == ("amc/digits/ce", "colab")
+    assert fences.record_text("amc/digits/ce accuracy bare") == "0.900"
+    assert fences.record_text("amc/digits/ce accuracy colab % bare") == "90.0"
     with pytest.raises(ValueError, match="no metric 'acuracy'; it has accuracy"):
         fences.record_text("amc/digits/ce acuracy")
     with pytest.raises(ValueError, match="expected 'experiment metric"):

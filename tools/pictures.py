@@ -58,7 +58,8 @@ def drawn(what: str) -> str:
 
 def darkened(svg: str) -> str:
     """The same picture for a dark page: light ink, brighter lines. Maps and photographs keep their colours."""
-    return COLOUR.sub(lambda found: DARK.get(found[0], found[0]), svg)
+    inked = svg.replace("<svg ", f'<svg fill="{DARK["#000000"]}" ', 1)  # letters name no colour and would stay black
+    return COLOUR.sub(lambda found: DARK.get(found[0], found[0]), inked)
 
 
 @cache
