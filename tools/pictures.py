@@ -57,7 +57,11 @@ def drawn(what: str) -> str:
 
 
 def darkened(svg: str) -> str:
-    """The same picture for a dark page: light ink, brighter lines. Maps and photographs keep their colours."""
+    """The same picture for a dark page: light ink, brighter lines. Maps and photographs keep their colours.
+
+    Black letters name no colour in matplotlib's file, so the whole drawing gets a light one to fall back on.
+    """
+    svg = svg.replace("<svg ", f'<svg fill="{DARK["#000000"]}" ', 1)
     return COLOUR.sub(lambda found: DARK.get(found[0], found[0]), svg)
 
 
