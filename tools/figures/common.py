@@ -56,27 +56,29 @@ def dots(
     """Results from the records as dots, a panel per metric: each seed small, the mean large.
 
     Args:
-        rows: label to experiment. metrics: name of the metric to title of its panel.
+        rows: label to experiment. metrics: name of the metric to title of its panel; a word before a colon takes the
+            place of ``{}`` in the experiments' names.
         twin: experiment that every row is compared with, seed by seed: drawn are then the differences, with Student's
             95 % interval; a row whose interval leaves out zero is coloured.
-        lines: experiment's metric (``"experiment metric"``) to label, drawn as dotted lines in the panel whose metric
-            the name begins with; for scores of trivial maps.
+        lines: ``"experiment metric"`` to label, drawn as dotted lines in the panel whose metric the name begins with;
+            for scores of trivial maps.
     """
     import matplotlib.pyplot as plt
 
     with style():
         size = (1.9 * len(metrics) + 1.5, 0.26 * len(rows) + 0.75)
         figure, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
-        for axis, (metric, title) in zip(axes[0], metrics.items()):
+        for axis, (key, title) in zip(axes[0], metrics.items()):
+            setting, _, metric = key.rpartition(":")
+            beside = records.load(twin.format(setting)) if twin else None
             for place, name in enumerate(rows.values()):
-                _row(axis, place, records.load(name), metric, records.load(twin) if twin else None)
-            if twin:
+                _row(axis, place, records.load(name.format(setting)), metric, beside)
+            if beside:
                 axis.axvline(0, color="0.6", lw=0.8, zorder=0)
-                title += f"\n(without: {records.load(twin).metrics[metric].mean:.3f})"
+                title += f"\n(without: {beside.metrics[metric].mean:.3f})"
             _dotted(axis, metric, lines or {})
             axis.set_title(title)
-        axes[0, 0].set(yticks=range(len(rows)), yticklabels=list(rows))
-        axes[0, 0].invert_yaxis()
+        axes[0, 0].set(yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.5, -0.5))
         plt.close(figure)
     return figure
 
@@ -100,7 +102,9 @@ def _dotted(axis, metric: str, lines: Mapping[str, str]) -> None:
         if name.startswith(metric):
             value = records.load(experiment).metrics[name].mean
             axis.axvline(value, color="0.55", lw=1, ls=":", zorder=0)
-            axis.annotate(label, (value, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=7, ha="right")
+            axis.annotate(
+                label, (value, 1), xycoords=("data", "axes fraction"), rotation=90, fontsize=7, ha="right", va="top"
+            )
 
 
 class Diagram:
