@@ -27,11 +27,11 @@ SOURCES = ("tools/figures/*.py", "tools/pictures.py", "xai_course/**/*.py", "dat
 # Ink and the colours of `xai_course.show.style.CYCLE` that are too dark to be seen on a dark page.
 DARK = {
     "#000000": "#ced6dd",
+    "#4d4d4d": "#a9b1b8",
     "#0072b2": "#5ab4f0",
     "#d55e00": "#ff8b3d",
     "#009e73": "#3fcf9f",
     "#262626": "#ced6dd",
-    "#4d4d4d": "#a9b1b8",
 }
 COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 

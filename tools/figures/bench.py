@@ -12,6 +12,8 @@ QUESTIONS = {
     "clothes": ("photographs", "Photographs of clothes, without masks."),
 }
 
+LEFT_OUT = ("minmax_shared", "shuffled")  # a known fault and a control: they would set every scale
+
 
 def data() -> list[dict]:
     """For each situation: its question, and each method's value per seed beside its twin's, verdict and cost."""
@@ -20,6 +22,8 @@ def data() -> list[dict]:
         metric = comparison.primary(setting)[0]
         rows = []
         for key, verdict in comparison.verdicts(setting, metric).items():
+            if key in LEFT_OUT:
+                continue
             ours, theirs = (comparison.values(setting, k, metric) for k in (key, comparison.twin(key)))
             plain = records.record_path(f"bench/plain/{key}", "smoke")
             cost = records.load(f"bench/plain/{key}").metrics.get("time") if plain.exists() else None
@@ -118,8 +122,7 @@ def _forest(setting: str):
     panels, said = {}, {}
     for metric in comparison.primary(setting):
         name = comparison.NAMES[metric]
-        left_out = ("minmax_shared", "shuffled")  # a known fault and a control: they would set the scale
-        found = {k: d for k, d in comparison.differences(setting, metric).items() if k not in left_out}
+        found = {k: d for k, d in comparison.differences(setting, metric).items() if k not in LEFT_OUT}
         verdicts = comparison.verdicts(setting, metric)
         panels[name] = {comparison.title(key): d for key, d in found.items()}
         said[name] = {comparison.title(key): verdicts[key] for key in found}
@@ -155,7 +158,7 @@ def maps():
     """Accuracy against what the map has on the digit, beside maps that know nothing."""
     from xai_course.show import bench
 
-    keys = [k for k in comparison.rows_run("plain") if k not in ("minmax_shared", "shuffled")]
+    keys = [k for k in comparison.rows_run("plain") if k not in LEFT_OUT]
     points = {
         comparison.title(k): tuple(
             list(comparison.values("plain", k, m).values()) for m in ("accuracy", "energy_in_mask")
@@ -172,6 +175,6 @@ def cost():
     """Time of a training step and memory of its graph, as multiples of cross-entropy's."""
     from tools.figures.common import dots
 
-    there = [k for k in comparison.rows_run("plain") if k not in ("minmax_shared", "shuffled")]
+    there = [k for k in comparison.rows_run("plain") if k not in LEFT_OUT]
     rows = {comparison.title(key): f"bench/plain/{key}" for key in there}
     return dots(rows, {"time": "time × CE", "memory": "memory × CE"})
