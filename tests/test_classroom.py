@@ -43,6 +43,7 @@ def test_a_submission_sees_no_host_no_solution_and_no_network_and_writes_only_in
         "open('/anywhere', 'w')",
         "open('/dev/anywhere', 'w')",
         "open('own.txt', 'w').write('x')",
+        "rights = [line for line in open('/proc/self/status') if line.startswith('CapEff')][0].split()[1]",
         "for at in ('/tmp', '/dev/shm'):\n    try:\n        open(f'{at}/big', 'wb').write(bytes(9_000_000))\n"
         "        full = False\n    except OSError:\n        full = True",
     ]
@@ -55,6 +56,7 @@ def test_a_submission_sees_no_host_no_solution_and_no_network_and_writes_only_in
         top, tools, classroom, _ = literal_eval(value("seen"))
         assert set(top) <= {"data", "tools", "xai_course", ".venv"}
         assert (tools, classroom) == (["classroom"], ["runner.py"])
+        assert int(value("rights"), 16) == 0
         assert value("secrets") == "[]" and value("here") == "[]" and value("full") is True
         assert "Read-only" in box.faults[9] and "Read-only" in box.faults[10]
     assert list(tmp_path.iterdir()) == [secret]
@@ -70,7 +72,7 @@ DEAF = "import time\nwhile True:\n    try:\n        time.sleep(100)\n    except 
 @pytest.mark.parametrize(
     ("cell", "limits", "said"),
     [
-        (HOG, Limits(memory_mb=700), "memory|MemoryError"),
+        (HOG, Limits(memory_mb=1500), "memory|MemoryError"),
         (SHARED, Limits(files_mb=8), "No space left"),
         (FLOOD, Limits(processes=40), "more than 40 processes"),
         ("import os\nos._exit(0)", Limits(), "ended the program"),

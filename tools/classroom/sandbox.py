@@ -242,13 +242,13 @@ def _walls(bwrap: str, limits: Limits) -> list[str]:
     settings = [part for name, value in variables.items() for part in ("--setenv", name, value)]
     return [
         bwrap,
-        *("--size", str(_MB), "--tmpfs", "/"),
+        *("--size", str(_MB), "--tmpfs", "/", "--size", size, "--tmpfs", "/tmp"),
         *binds,
         *hidden,
         *("--proc", "/proc", "--dev", "/dev"),
-        *("--size", size, "--tmpfs", "/dev/shm", "--size", size, "--tmpfs", "/tmp"),
-        *("--dir", home, "--remount-ro", "/dev", "--remount-ro", "/"),
-        *("--unshare-all", "--die-with-parent", "--new-session", "--clearenv"),
+        *("--size", size, "--tmpfs", "/dev/shm", "--dir", home),
+        *("--remount-ro", "/dev", "--remount-ro", "/"),
+        *("--unshare-all", "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--clearenv"),
         *settings,
         *("--chdir", home),
     ]
