@@ -329,3 +329,14 @@ def test_bad_folders_are_named(course, tmp_path):
         next(grading.grade(tmp_path / "empty", path, tmp_path / "out", sandbox=False))
     with pytest.raises(ValueError, match="no master notebooks"):
         build.masters(tmp_path)
+
+
+@needs_bwrap
+@pytest.mark.parametrize("path", sorted((NOTEBOOKS / "assignments").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_the_key_of_every_assignment_gets_all_points(path):
+    exam = grading.Exam(path, seed=7)
+    result = grading.examine(
+        exam, grading.read("anonymous", [path], path.stem, {path.stem: set(exam.points)}), Limits()
+    )
+    assert {name: mark.why for name, mark in result.marks.items()} == dict.fromkeys(exam.points, "")
+    assert result.score == 20 and result.remark == ""
