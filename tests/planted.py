@@ -1,6 +1,20 @@
-"""A check is sound when right answers pass, however written, and every planted wrong one and the empty stub fail."""
+"""A check is sound when right answers pass, however written, and every planted wrong one and the empty stub fail.
+
+Each answer is put to the student's check and to the marking with hidden seeds; the two must agree.
+"""
 
 from __future__ import annotations
+
+import json
+from functools import cache
+
+import torch
+
+from tools.classroom.grading import judge
+from tools.classroom.questions import assignments, questions
+from xai_course.checks import call, decode, options
+
+ASKED = {name: question for assignment in assignments() for name, question in questions(assignment).items()}
 
 
 class EqualsEverything:
@@ -27,12 +41,42 @@ def quits(*arguments):
     raise SystemExit(0)
 
 
+@cache
+def hidden(name: str) -> list[dict]:
+    return ASKED[name].frozen(range(100, 106))["cases"]
+
+
+def marked(name: str, answer) -> str:
+    """What the marking finds wrong, with the answer called here instead of in the sandbox."""
+    question, answers = ASKED[name], []
+    for case in hidden(name):
+        try:
+            answers.append(call(answer, case["arguments"], case["gradients"], question.autograd))
+        except BaseException as error:
+            answers.append({"raised": str(error)})
+            break
+    return judge(question, hidden(name), json.loads(json.dumps({"answers": answers})))[0]
+
+
+def styles(name: str, answer) -> list:
+    """The same right answer in other types: none may cost a point."""
+    question, values = ASKED[name], torch.as_tensor(decode(hidden(name)[0]["expected"][0]))
+    found = (
+        [] if question.double or not values.is_floating_point() else [lambda *a: torch.as_tensor(answer(*a)).float()]
+    )
+    if any(case["gradients"] for case in hidden(name)):
+        return found
+    found.append(lambda *a: torch.as_tensor(answer(*a)).detach().numpy())
+    found.append(lambda *a: torch.as_tensor(answer(*a)).tolist())
+    return [*found, lambda *a: list(torch.as_tensor(answer(*a)))] if values.ndim else found
+
+
 def assert_sound(check, right: list, wrong: dict, capsys) -> None:
     """At least two right answers pass; at least five wrong ones and the standing cheats fail, each with a hint."""
     assert len(right) >= 2 and len(wrong) >= 5, "plant at least two right and five wrong answers"
-    for answer in right:
+    for answer in [*right, *styles(check.name, right[0])]:
         assert check(answer), f"{check.name} refuses a right answer:\n{capsys.readouterr().out}"
-        assert check(answer, seeds=range(100, 105), quiet=True)
+        assert marked(check.name, answer) == ""
     cheats = {"the stub": stub, "equals everything": lambda *a: EqualsEverything(), "quits": quits}
     for name, answer in {**wrong, **cheats}.items():
         capsys.readouterr()
@@ -41,3 +85,21 @@ def assert_sound(check, right: list, wrong: dict, capsys) -> None:
         assert "Hint: " in printed and "case “" in printed
         assert name in cheats or "raised" not in printed, f"{name} fails by an error, not by its answer: {printed}"
         assert not check(answer, quiet=True) and capsys.readouterr().out == ""
+        assert marked(check.name, answer), f"the marking of {check.name} accepts a wrong answer: {name}"
+
+
+def assert_choice(check, capsys) -> None:
+    """Any option is only noted; other answers are refused; the right letter depends on the student."""
+    question = ASKED[check.name]
+    letters = "abcd"[: len(question.options)]
+    capsys.readouterr()
+    assert all(check(letter) for letter in letters)
+    assert capsys.readouterr().out.splitlines() == [f"✓ {check.name}: recorded {letter}" for letter in letters]
+    for answer in ("e", "", None, 3, type("S", (str,), {"__eq__": lambda s, o: True})("a")):
+        assert not check(answer) and "answer with one of a, b, c, d" in capsys.readouterr().out
+    right = {student: question.letter(student) for student in map(str, range(40))}
+    assert set(right.values()) == set(letters)
+    for student in ("1", "2", "3"):
+        options(check.name, student)
+        lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+        assert lines[right[student]] == question.options[question.right] and len(lines) == len(letters)

@@ -1,14 +1,11 @@
-"""The checks of the CAM assignment, and the checking mechanism itself, against planted answers."""
+"""The checks of the CAM assignment against planted answers."""
 
 from __future__ import annotations
 
-import pytest
 import torch
-from planted import assert_sound
+from planted import assert_choice, assert_sound
 
-from xai_course import checks
-from xai_course.checks.base import Case, Choice, Question, normal, variant
-from xai_course.checks.cam import (
+from xai_course.checks import (
     check_centre_box,
     check_class_map,
     check_energy_in_mask,
@@ -83,7 +80,8 @@ def test_energy_in_mask(capsys):
         "outside": lambda m, s: energy(m, ~s),
         "share of the area": lambda m, s: energy(m, s, lambda x: s.flatten(1).sum(1).double()),
         "mean inside": lambda m, s: (m * s).flatten(1).mean(1),
-        "epsilon": lambda m, s: (m * s).flatten(1).sum(1) / (m.flatten(1).sum(1) + 1e-2),
+        "epsilon": lambda m, s: (m * s).flatten(1).sum(1) / (m.flatten(1).sum(1) + 1e-8),
+        "clamped": lambda m, s: (m * s).flatten(1).sum(1) / m.flatten(1).sum(1).clamp(min=1e-6),
     }
     assert_sound(check_energy_in_mask, right, wrong, capsys)
 
@@ -141,49 +139,4 @@ def test_to_unit_range(capsys):
 
 
 def test_reading(capsys):
-    assert [a for a in "abcd" if check_reading(a, quiet=True)] == ["c"]
-    for answer in ("e", "", None, 3, type("S", (str,), {"__eq__": lambda s, o: True})("a")):
-        assert not check_reading(answer)
-        assert "Hint: " in capsys.readouterr().out
-
-
-def test_a_failing_case_says_which_what_and_why(capsys):
-    question = Question("double", lambda x: 2 * x, lambda g: [Case("three", (normal(g, 3),), "times two")])
-    assert not question(lambda x: x)
-    out = capsys.readouterr().out
-    assert "✗ double: case “three” (seed 0)" in out and "expected" in out and "got" in out and "Hint: times two" in out
-    assert not question(lambda x: 2 * x[:2])
-    assert "expected shape [3], got [2]" in capsys.readouterr().out
-    assert not question(lambda x: (2 * x).tolist())
-    assert "expected a tensor or a number" in capsys.readouterr().out
-    assert question(lambda x: x + x) and "1 cases passed" not in capsys.readouterr().err
-
-
-def test_a_function_that_spoils_its_arguments_cannot_spoil_the_next_case():
-    question = Question("sum", lambda x: x.sum(), lambda g: [Case(n, (torch.ones(3),), "h") for n in "ab"])
-    assert question(lambda x: x.sum())
-    assert question(lambda x: (x.sum(), x.zero_())[0])
-
-
-def test_gradients_are_compared_and_a_missing_one_counts_as_zero(capsys):
-    cases = [Case("g", (torch.ones(2, dtype=torch.float64),), "h", gradients=(0,))]
-    question = Question("square", lambda x: x**2, lambda g: cases)
-    assert question(lambda x: x * x) and not question(lambda x: x.detach() ** 2)
-    assert "gradient with respect to argument 1: expected 2, got 0" in capsys.readouterr().out
-
-
-def test_no_seed_is_refused_and_names_are_found_by_attribute():
-    with pytest.raises(ValueError, match="at least one seed"):
-        check_class_map(lambda *a: None, seeds=())
-    assert checks.check_class_map is check_class_map
-    with pytest.raises(AttributeError, match="check_nothing"):
-        checks.check_nothing  # noqa: B018
-
-
-def test_variants_belong_to_the_student():
-    draw = lambda *names: torch.rand(4, generator=variant(*names)).tolist()  # noqa: E731
-    assert draw("s1", "q") == draw(" S1 ", "q") != draw("s2", "q") and draw("s1", "q") != draw("s1", "r")
-
-
-def test_a_choice_stores_no_answer():
-    assert check_reading.digest == Choice.digest_of("reading", "c") and "c" not in vars(check_reading).values()
+    assert_choice(check_reading, capsys)

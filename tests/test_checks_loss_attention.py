@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from planted import assert_sound
+from planted import assert_choice, assert_sound
 
-from xai_course.checks.loss_attention import (
+from xai_course.checks import (
     check_cut_off,
     check_image_logits,
     check_lower_bound,
@@ -40,6 +40,7 @@ def test_patch_weights(capsys):
         "over classes": lambda p: p.norm(dim=1) / p.norm(dim=1).sum(1, keepdim=True),
         "over the batch": lambda p: p.norm(dim=2) / p.norm(dim=2).sum(),
         "epsilon": lambda p: shares(p, eps=1e-8),
+        "nan_to_num": lambda p: (p.norm(dim=2) / p.norm(dim=2).sum(1, keepdim=True)).nan_to_num(1 / p.shape[1]),
         "0/0": lambda p: p.norm(dim=2) / p.norm(dim=2).sum(1, keepdim=True),
         "detached": lambda p: shares(p, detach=True) + 0 * p.sum(2),
     }
@@ -75,11 +76,13 @@ def test_cut_off(capsys):
 
 def test_image_logits(capsys):
     right = [
-        lambda h, t, b, a: torch.einsum("bm,bmc,ck->bk", a, h, t) + b,
         lambda h, t, b, a: (a[:, :, None] * (h @ t + b)).sum(1),
+        lambda h, t, b, a: torch.einsum("bm,bmc,ck->bk", a, h, t) + a.sum(1, keepdim=True) * b,
     ]
     wrong = {
         "bias per patch": lambda h, t, b, a: ((a[:, :, None] * h) @ t + b).sum(1),
+        "bias once": lambda h, t, b, a: torch.einsum("bm,bmc,ck->bk", a, h, t) + b,
+        "detached weights": lambda h, t, b, a: (a.detach()[:, :, None] * (h @ t + b)).sum(1),
         "no bias": lambda h, t, b, a: ((a[:, :, None] * h) @ t).sum(1),
         "mean": lambda h, t, b, a: (a[:, :, None] * (h @ t + b)).mean(1),
         "no weights": lambda h, t, b, a: (h @ t + b).mean(1),
@@ -151,4 +154,4 @@ def test_lower_bound(capsys):
 
 
 def test_what_follows(capsys):
-    assert [a for a in "abcd" if check_what_follows(a, quiet=True)] == ["c"]
+    assert_choice(check_what_follows, capsys)

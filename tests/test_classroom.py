@@ -1,9 +1,10 @@
-"""Grading strangers' notebooks: every fault stays inside, every score is kept."""
+"""Marking strangers' notebooks: every fault stays inside, every answer gets the points it deserves."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import zipfile
 from ast import literal_eval
@@ -12,96 +13,92 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tools import ROOT
+from tools import NOTEBOOKS, ROOT
 from tools.classroom import __main__ as cli
-from tools.classroom import course, sandbox
-from tools.classroom.sandbox import Limits, execute
+from tools.classroom import build, grading, sandbox
+from tools.classroom.sandbox import Limits, Sandbox
 
 needs_bwrap = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="bubblewrap is not installed (apt-get install bubblewrap)"
 )
-
-
-def notebook(*sources):
-    return new_notebook(cells=[new_code_cell(source) for source in sources])
-
-
-def errors(done, index):
-    return [o["ename"] for o in done.cells[index] if o["output_type"] == "error"]
-
-
-def text(done, index):
-    return "".join(o.get("text", "") for o in done.cells[index])
-
+ASK = {"given": [], "names": []}
 
 # --- the sandbox -----------------------------------------------------------------------------------------------------
 
 
 @needs_bwrap
-def test_a_submission_sees_no_host_no_key_and_no_network(tmp_path):
+def test_a_submission_sees_no_host_no_solution_and_no_network_and_writes_only_into_its_own_memory(tmp_path):
     secret = tmp_path / "solutions.txt"
     secret.write_text("42")
-    done = execute(
-        notebook(
-            "print('ran')",
-            f"print(open({str(secret)!r}).read())",
-            f"open({str(tmp_path / 'written')!r}, 'w')",
-            "import urllib.request\nurllib.request.urlopen('http://192.0.2.1', timeout=5)",
-            f"import os\nprint(*(os.listdir({str(ROOT)!r} + at) for at in ('', '/tools', '/tools/classroom')))",
-            "print(sorted(k for k in os.environ if 'SECRET' in k))",
-            "import xai_course.checks.cam\nopen('own.txt', 'w').write('x')",
-        ),
-        Limits(),
-    )
-    assert done.stopped == "" and text(done, 0) == "ran\n"
-    assert errors(done, 1) == ["FileNotFoundError"] and errors(done, 2) == ["FileNotFoundError"]
-    assert errors(done, 3) == ["URLError"]
-    top, tools, classroom = map(literal_eval, text(done, 4).replace("] [", "]\n[").splitlines())
-    assert set(top) <= {"data", "tools", "xai_course", ".venv"} and (tools, classroom) == (["classroom"], ["runner.py"])
-    assert text(done, 5) == "[]\n" and not errors(done, 6)
+    cells = [
+        "import os\nran = 'yes'",
+        f"open({str(secret)!r}).read()",
+        f"open({str(tmp_path / 'written')!r}, 'w')",
+        "import urllib.request\nurllib.request.urlopen('http://192.0.2.1', timeout=5)",
+        f"seen = repr([os.listdir({str(ROOT)!r} + at) for at in ('', '/tools', '/tools/classroom', '/data')])",
+        "secrets = repr([k for k in os.environ if 'SECRET' in k])",
+        "from xai_course.methods.amc import amc_loss\nfrom xai_course import grad_cam\nimport xai_course.maps",
+        "grad_cam()",
+        f"here = repr(os.listdir({str(ROOT / 'xai_course' / 'methods')!r}))",
+        "open('/anywhere', 'w')",
+        "open('/dev/anywhere', 'w')",
+        "open('own.txt', 'w').write('x')",
+        "rights = [line for line in open('/proc/self/status') if line.startswith('CapEff')][0].split()[1]",
+        "for at in ('/tmp', '/dev/shm'):\n    try:\n        open(f'{at}/big', 'wb').write(bytes(9_000_000))\n"
+        "        full = False\n    except OSError:\n        full = True",
+    ]
+    with Sandbox(cells, Limits(files_mb=8)) as box:
+        value = lambda name: box.ask(order=name, name=name, **ASK)["value"]  # noqa: E731
+        assert value("ran") == "yes"
+        assert "FileNotFoundError" in box.faults[1] and "FileNotFoundError" in box.faults[2]
+        assert "URLError" in box.faults[3] and not box.faults[6] and not box.faults[11]
+        assert "xai_course.maps is not there while answers are marked" in box.faults[7]
+        top, tools, classroom, _ = literal_eval(value("seen"))
+        assert set(top) <= {"data", "tools", "xai_course", ".venv"}
+        assert (tools, classroom) == (["classroom"], ["runner.py"])
+        assert int(value("rights"), 16) == 0
+        assert value("secrets") == "[]" and value("here") == "[]" and value("full") is True
+        assert "Read-only" in box.faults[9] and "Read-only" in box.faults[10]
     assert list(tmp_path.iterdir()) == [secret]
 
 
-ENDLESS = notebook("x = 1", "while True: pass", "print('after')")
-HOG = notebook("x = 1", "hog = []\nwhile True: hog.append(bytearray(30_000_000))", "x")
-FLOOD = notebook(
-    "x = 1",
-    "import subprocess\nfor _ in range(200): subprocess.Popen(['sleep', '30']).poll()\nimport time\ntime.sleep(30)",
-)
+HOG = "hog = []\nwhile True: hog.append(bytearray(30_000_000))"
+SHARED = "import os\nopen('/dev/shm/x', 'wb').write(bytes(300_000_000))"
+FLOOD = "import subprocess, time\nfor _ in range(200): subprocess.Popen(['sleep', '30'])\ntime.sleep(30)"
+DEAF = "import time\nwhile True:\n    try:\n        time.sleep(100)\n    except BaseException: pass"
 
 
 @needs_bwrap
 @pytest.mark.parametrize(
-    ("submission", "limits", "stopped"),
+    ("cell", "limits", "said"),
     [
-        (HOG, Limits(memory_mb=600), "used more than 600 MB of memory"),
-        (FLOOD, Limits(processes=40), "started more than 40 processes"),
-        (notebook("x = 1", "import os\nos._exit(0)", "x"), Limits(), "the kernel died"),
-        (notebook("x = 1", "print('a' * 9_000_000)", "x"), Limits(output_mb=2), "printed more than 2 MB"),
-        (notebook("x = 1", "import time\ntime.sleep(90)", "x"), Limits(seconds=20), "took longer than 20 s"),
+        (HOG, Limits(memory_mb=1500), "memory|MemoryError"),
+        (SHARED, Limits(files_mb=8), "No space left"),
+        (FLOOD, Limits(processes=40), "more than 40 processes"),
+        ("import os\nos._exit(0)", Limits(), "ended the program"),
+        ("print('a' * 100_000_000)\nimport os\nos.write(1, b'x' * 50_000_000)", Limits(output_mb=2), "^$"),
+        ("while True: pass", Limits(cell_seconds=2), "took longer than 2 s"),
+        (DEAF, Limits(cell_seconds=1), "took longer than 1 s"),
     ],
-    ids=["memory", "processes", "exit", "output", "time"],
+    ids=["memory", "shared memory", "processes", "exit", "output", "time", "deaf"],
 )
-def test_limits_stop_a_submission_and_what_ran_before_counts(submission, limits, stopped):
-    done = execute(submission, limits)
-    assert done.stopped == stopped
-    assert 0 in done.cells and 2 not in done.cells
+def test_a_cell_that_breaks_a_limit_costs_itself_and_nothing_else(cell, limits, said):
+    import re
+
+    with Sandbox(["before = 1", cell, "after = 2"], limits) as box:
+        assert [box.ask(order=name, name=name, **ASK) for name in ("before", "after")] == [
+            {"order": "before", "value": 1},
+            {"order": "after", "value": 2},
+        ]
+        assert re.search(said, box.stopped.get(1) or box.faults[1])
     import psutil
 
     assert not [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
 
 
-@needs_bwrap
-def test_an_endless_cell_is_interrupted_and_the_rest_still_runs():
-    done = execute(ENDLESS, Limits(cell_seconds=2))
-    assert done.stopped == "" and errors(done, 1) and text(done, 2) == "after\n"
-
-
-def test_without_bubblewrap_grading_refuses_and_names_the_way_round(tmp_path, monkeypatch, capsys):
+def test_without_bubblewrap_grading_refuses_and_names_the_way_round(course, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
-    (tmp_path / "m").mkdir()
-    nbformat.write(master(), tmp_path / "m" / "sums.ipynb")
-    command = ["grade", str(tmp_path), "--assignment", "sums", "--masters", str(tmp_path / "m"), "--out", str(tmp_path)]
+    command = ["grade", str(tmp_path), "--assignment", "sums", "--masters", str(course), "--out", str(tmp_path)]
     assert cli.main(command) == 2
     message = capsys.readouterr().err
     assert "bubblewrap (bwrap) is not installed" in message and "--no-sandbox" in message
@@ -111,117 +108,235 @@ def test_without_bubblewrap_grading_refuses_and_names_the_way_round(tmp_path, mo
 
 # --- a whole course --------------------------------------------------------------------------------------------------
 
-
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+QUESTIONS = """
+from tools.classroom.questions import Case, Choice, Question, normal
+
+def cases(g):
+    yield Case("three", (normal(g, 3),), "look again")
+
+QUESTIONS = (
+    Question("double", lambda x: 2 * x, cases),
+    Question("square", lambda x: x * x, cases, autograd=False),
+    Question("both", lambda x: 2 * x + x * x, cases),
+    Choice("colour", ("red", "green", "blue"), 1, "grass"),
+)
+"""
 
 
 def master():
     def cell(source, **settings):
         return new_code_cell(source, metadata={"nbgrader": {"schema_version": 3, "task": False, **settings}})
 
-    solved = {"grade": False, "locked": False, "solution": True, "cell_type": "code"}
-    tested = {"grade": True, "locked": True, "solution": False, "cell_type": "code"}
+    def asked(name, points, solution):
+        lines = solution.splitlines()
+        head, lines = (lines[:1], lines[1:]) if lines[0].startswith("def") else ([], lines)
+        indent = "    " if head else ""
+        source = "\n".join([*head, indent + BEGIN, *lines, indent + END])
+        test = f"from xai_course.checks import check_{name}\n\nassert check_{name}({name})"
+        return [
+            cell(source, grade_id=name, grade=False, locked=False, solution=True),
+            cell(test, grade_id=f"test_{name}", grade=True, locked=True, solution=False, points=points),
+        ]
+
     return new_notebook(
         cells=[
-            cell(f"def double(x):\n    {BEGIN}\n    return 2 * x\n    {END}", grade_id="d", **solved),
-            cell(
-                "assert double(1) == 2\n### BEGIN HIDDEN TESTS\nassert double(21) == 42\n### END HIDDEN TESTS",
-                grade_id="test_double",
-                points=3,
-                **tested,
-            ),
-            cell(f"def square(x):\n    {BEGIN}\n    return x * x\n    {END}", grade_id="s", **solved),
-            cell("assert square(3) == 9", grade_id="test_square", points=2, **tested),
+            new_code_cell('student = "anonymous"'),
+            new_code_cell("import torch"),
+            *asked("double", 3, "def double(x):\n    return 2 * x"),
+            *asked("square", 2, "def square(x):\n    return x * x"),
+            *asked("both", 4, "def both(x):\n    return double(x) + square(x)"),
+            *asked("colour", 1, 'colour = "b"'),
         ],
         metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
     )
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def course(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
-    path = folder / "sums.ipynb"
-    nbformat.write(master(), path)
-    return path, course.build(path, folder / "built")
+    nbformat.write(master(), folder / "sums.ipynb")
+    (folder / "sums.py").write_text(QUESTIONS)
+    return folder
 
 
-def test_the_student_version_holds_neither_solutions_nor_hidden_tests(built):
-    _, made = built
-    student = made.student.read_text()
-    sources, key = (str([c.source for c in nbformat.read(p, 4).cells]) for p in (made.student, made.key))
-    assert "2 * x" not in sources and "42" not in sources and "YOUR CODE HERE" in sources
-    assert "2 * x" in key and "== 42" in key
+@pytest.mark.parametrize("path", sorted((NOTEBOOKS / "assignments").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_a_student_version_holds_no_solution_and_loses_nothing_else(path, tmp_path):
+    made = build.build(path, tmp_path)
+    student, key = (nbformat.read(p, 4) for p in (made.student, made.key))
+    nbformat.validate(student)
+    assert key == nbformat.read(path, 4) and len(student.cells) == len(key.cells)
+    for ours, theirs in zip(key.cells, student.cells):
+        if ours.metadata.get("nbgrader", {}).get("solution"):
+            assert "SOLUTION" not in theirs.source and theirs.source.endswith("raise NotImplementedError()")
+            assert len(theirs.source.splitlines()) <= 3
+        else:
+            assert ours.source == theirs.source and "HIDDEN" not in ours.source
     with zipfile.ZipFile(made.archive) as archive:
-        assert archive.namelist() == ["sums.ipynb"] and archive.read("sums.ipynb").decode() == student
+        assert archive.namelist() == [path.name] and archive.read(path.name) == made.student.read_bytes()
 
 
-def submission(made, double=None, square=None, extra=None):
-    content = nbformat.read(made.student, 4)
-    for index, source in ((0, double), (2, square)):
-        if source is not None:
-            content.cells[index].source = source
-    if extra is not None:
-        content.cells.insert(2, new_code_cell(extra))
+def test_a_master_that_would_give_its_solution_away_is_refused(tmp_path):
+    content = master()
+    content.cells[2].source = "def double(x):\n    return 2 * x"
+    nbformat.write(content, tmp_path / "sums.ipynb")
+    with pytest.raises(ValueError, match="cell double marks no solution"):
+        build.build(tmp_path / "sums.ipynb", tmp_path / "out")
+
+
+RIGHT = {
+    "double": "def double(x):\n    return x + x",
+    "square": "def square(x):\n    return x**2",
+    "both": "def both(x):\n    return double(x) + square(x)",
+}
+AUTOGRAD = """def square(x):
+    y = x.clone().requires_grad_()
+    return torch.autograd.grad((y**3 / 3).sum(), y)[0]"""
+BORROWED = """def double(x):
+    from xai_course.methods import amc
+    return 2 * x"""
+
+
+def paper(course, student, **answers):
+    """The student version, filled in; the choice is right for the id."""
+    content = nbformat.reads(build.released(course / "sums.ipynb"), 4)
+    letter = grading.questions("sums", course / "sums.ipynb")["colour"].letter(student)
+    for name, source in {"student": f"student = {student!r}", "colour": f"colour = {letter!r}", **answers}.items():
+        place = 0 if name == "student" else next(i for i, c in enumerate(content.cells) if grade_id(c) == name)
+        content.cells[place].source = source
+    return content
+
+
+def grade_id(cell):
+    return cell.metadata.get("nbgrader", {}).get("grade_id")
+
+
+def without_metadata(content):
+    for cell in content.cells:
+        cell.metadata = {}
+    content.cells = [cell for cell in content.cells if "check_" not in cell.source]
+    return content
+
+
+def twice(content):
+    place = next(i for i, c in enumerate(content.cells) if grade_id(c) == "double")
+    stub = nbformat.from_dict(
+        dict(content.cells[place], source="def double(x):\n    # YOUR CODE HERE\n    raise NotImplementedError()")
+    )
+    content.cells[place + 1 : place + 1] = [content.cells[place], stub, content.cells[place + 1]]
     return content
 
 
 @needs_bwrap
-def test_grading_a_folder_keeps_every_score_whatever_the_others_do(built, tmp_path, capsys):
-    path, made = built
+def test_marking_a_folder_gives_everybody_what_is_theirs_whatever_the_others_do(course, tmp_path, capsys):
     folder, out = tmp_path / "handed_in", tmp_path / "out"
     folder.mkdir()
-    right = {"double": "def double(x):\n    return x + x", "square": "def square(x):\n    return x**2"}
-    cheat = submission(made, "def double(x):\n    return 2 if x == 1 else 0", right["square"])
-    cheat.cells[1].source = "pass"  # an edited test cell is put back before grading
+    slip = {**RIGHT, "double": "def double(x):\n    return 2 * x + 1"}
+    half = {"double": RIGHT["double"]}
     papers = {
-        "right": submission(made, **right),
-        "half": submission(made, right["double"]),
-        "cheat": cheat,
-        "quits": submission(made, **right, extra="import os\nos._exit(0)"),
-    }
+        "right": paper(course, "right", **RIGHT),
+        "half": paper(course, "half", **half),
+        "slip": paper(course, "slip", **slip),  # one mistake costs one question
+        "twice": twice(paper(course, "twice", **RIGHT)),
+        "bare": without_metadata(paper(course, "bare", **RIGHT)),
+        "renamed": paper(course, "renamed", **{**RIGHT, "square": "def squared(x):\n    return x * x"}),
+        "autograd": paper(course, "autograd", **{**RIGHT, "square": AUTOGRAD}),
+        "borrows": paper(course, "borrows", **{**RIGHT, "double": BORROWED}),
+        "magic": paper(course, "magic", **{**RIGHT, "double": "%matplotlib inline\n!ls\n" + RIGHT["double"]}),
+        "=cmd()": paper(course, "=cmd()", **RIGHT),
+        "quits": paper(course, "quits", **{**RIGHT, "square": "import os\nos._exit(0)"}),
+        "script": paper(course, "script", **{**half, "square": "raise ValueError('<script>alert(1)</script>')"}),
+        "cheat": paper(course, "cheat", double="import xai_course.checks as c\nc.compare = lambda *a: ''\n"
+                       "c.Check.__call__ = lambda *a, **k: True\ndef double(x):\n    return x"),
+    }  # fmt: skip
     for name, content in papers.items():
         nbformat.write(content, folder / f"{name}.ipynb")
-    (folder / "broken.ipynb").write_text(papers_half := (folder / "right.ipynb").read_text()[:200])
-    assert papers_half
+    (folder / "broken.ipynb").write_text((folder / "right.ipynb").read_text()[:200])
     (folder / "empty.ipynb").write_text(json.dumps(new_notebook()))
     (folder / "huge.ipynb").write_bytes(b"0" * 50_000_000)
     (folder / "forgot").mkdir()
+    (folder / "mark.ipynb").write_bytes(b"\xef\xbb\xbf" + nbformat.writes(paper(course, "mark", **RIGHT)).encode())
+    (folder / "linked.ipynb").symlink_to(course / "sums.ipynb")
+    shutil.copy(NOTEBOOKS / "assignments" / "cam.ipynb", folder / "lost.ipynb")
+    (folder / "doe").mkdir()
+    nbformat.write(paper(course, "doe", **half), folder / "doe.ipynb")
+    nbformat.write(paper(course, "doe", **RIGHT), folder / "doe" / "hw.ipynb")
+    os.utime(folder / "doe.ipynb", (1, 1))
 
-    before = {p.name: p.stat().st_size for p in folder.iterdir()}
-    command = ["grade", str(folder), "--assignment", "sums", "--masters", str(path.parent), "--out", str(out)]
+    before = {p.name: p.stat().st_size for p in folder.iterdir() if not p.is_symlink()}
+    command = ["grade", str(folder), "--assignment", "sums", "--masters", str(course), "--out", str(out), "--jobs", "2"]
     assert cli.main(command) == 0
     rows = {row["student"]: row for row in csv.DictReader((out / "sums" / "scores.csv").open())}
+    all_right = ("right", "twice", "bare", "renamed", "magic", "'=cmd()", "mark", "doe")
     assert {name: float(row["score"]) for name, row in rows.items()} == {
-        **{"right": 5, "half": 3, "cheat": 2, "quits": 3},
-        **dict.fromkeys(("broken", "empty", "huge", "forgot"), 0),
+        **dict.fromkeys(all_right, 10),
+        **{"half": 4, "slip": 7, "autograd": 8, "borrows": 7, "quits": 8, "script": 4, "cheat": 1},
+        **dict.fromkeys(("broken", "empty", "huge", "forgot", "linked", "lost"), 0),
     }
-    assert all(row["of"] == "5" for row in rows.values())
-    assert (rows["half"]["test_double"], rows["half"]["test_square"]) == ("3", "0")
+    assert all(row["of"] == "10" for row in rows.values())
     remarks = {name: row["remark"] for name, row in rows.items()}
-    assert "not a readable notebook" in remarks["broken"] and remarks["empty"] == "the notebook is empty"
-    assert "has 48 MB, at most 10" in remarks["huge"] and remarks["forgot"] == "no notebook in the submission"
-    assert remarks["quits"] == "the kernel died" and remarks["right"] == ""
+    expected = {
+        "right": "",
+        "half": "square: not answered; both: not answered",
+        "slip": "double: case “three”: result: expected",
+        "autograd": "square: uses",
+        "borrows": "double: calls xai_course.methods.amc; the answer must be your own",
+        "renamed": "squared stands where square should, and was taken for it",
+        "quits": "cell 4 ended the program, and was left out; square: its cell stopped: ended the program",
+        "broken": "not a readable notebook: hand it in again, saved by Jupyter or Colab",
+        "empty": "the notebook is empty",
+        "huge": "the notebook has 48 MB, at most 10 are read",
+        "forgot": "no notebook in the submission",
+        "linked": "a link or a special file, which is not followed",
+        "lost": "none of the questions of sums is in this notebook",
+        "doe": "2 notebooks: hw.ipynb was marked, not doe.ipynb",
+    }
+    assert {name: text in remarks[name] for name, text in expected.items()} == dict.fromkeys(expected, True), remarks
+    assert all(text or float(rows[name]["score"]) == 10 for name, text in remarks.items())
+    assert {p.name: p.stat().st_size for p in folder.iterdir() if not p.is_symlink()} == before
     for name in rows:
-        page = (out / "sums" / "feedback" / f"{name}.html").read_text()
-        assert (remarks[name] in page) or name in ("quits", "right", "half", "cheat")
-    assert {p.name: p.stat().st_size for p in folder.iterdir()} == before
+        page = (out / "sums" / "feedback" / f"{name.removeprefix(chr(39))}.html").read_text()
+        assert (
+            "<script" not in page and "default-src 'none'" in page and f"{float(rows[name]['score']):g} of 10" in page
+        )
+    assert "&lt;script&gt;" in (out / "sums" / "feedback" / "script.html").read_text()
 
-    graded = []
-    monkey = course._Course.grade
-    course._Course.grade = lambda self, student, *a: graded.append(student) or monkey(self, student, *a)
-    try:  # handed in again: only the changed one is run
-        nbformat.write(submission(made, **right), folder / "half.ipynb")
-        assert cli.main(command) == 0
+    capsys.readouterr()
+    examined, real = [], grading.examine
+    try:  # handed in again: only the changed one is run; --regrade runs them all
+        grading.examine = lambda exam, paper, *a: examined.append(paper.student) or real(exam, paper, *a)
+        for path in folder.iterdir():
+            if path.name not in ("half.ipynb", "slip.ipynb", "right.ipynb"):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        nbformat.write(paper(course, "half", **RIGHT), folder / "half.ipynb")
+        assert cli.main(command) == 0 and examined == ["half"] and "half: 10 of 10" in capsys.readouterr().out
+        assert cli.main([*command, "--regrade", "double"]) == 0 and sorted(examined[1:]) == ["half", "right", "slip"]
+        assert "slip: 7 of 10" in capsys.readouterr().out
+        assert (
+            cli.main([*command, "--regrade", "dubble"]) == 2
+            and "questions of sums are double" in capsys.readouterr().err
+        )
     finally:
-        course._Course.grade = monkey
-    assert graded == ["half"] and "half: 5 of 5" in capsys.readouterr().out
+        grading.examine = real
 
 
-def test_bad_folders_are_named(built, tmp_path):
-    path, _ = built
+def test_bad_folders_are_named(course, tmp_path):
+    path = course / "sums.ipynb"
     with pytest.raises(ValueError, match="submissions must be a folder"):
-        next(course.grade(tmp_path / "none", path, tmp_path, sandbox=False))
+        next(grading.grade(tmp_path / "none", path, tmp_path / "o", sandbox=False))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no submissions in"):
-        next(course.grade(tmp_path, path, tmp_path / "out", sandbox=False))
+        next(grading.grade(tmp_path / "empty", path, tmp_path / "out", sandbox=False))
     with pytest.raises(ValueError, match="no master notebooks"):
-        course.masters(tmp_path)
+        build.masters(tmp_path)
+
+
+@needs_bwrap
+@pytest.mark.parametrize("path", sorted((NOTEBOOKS / "assignments").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_the_key_of_every_assignment_gets_all_points(path):
+    exam = grading.Exam(path, seed=7)
+    result = grading.examine(
+        exam, grading.read("anonymous", [path], path.stem, {path.stem: set(exam.points)}), Limits()
+    )
+    assert {name: mark.why for name, mark in result.marks.items()} == dict.fromkeys(exam.points, "")
+    assert result.score == 20 and result.remark == ""

@@ -15,7 +15,6 @@ from types import ModuleType
 
 from tools.rooms import PACKAGE, ROOMS, Room
 
-GRADED = [f"checks.{name}" for name in ("cam", "amc", "hnc", "loss_attention", "minmax", "reff")]  # hold references
 LINES = {
     True: "The library: import any of it without what stands above.",
     False: "The course: what the notebooks, the tables and the command line need.",
@@ -59,10 +58,10 @@ def index() -> str:
 
 
 def modules(room: Room) -> list[str]:
-    """Dotted names of the room's public modules, without those that hold the references of graded questions."""
+    """Dotted names of the room's public modules."""
     found = [path.relative_to(PACKAGE).with_suffix("").parts for path in room.files()]
     names = [".".join(parts) for parts in found if not any(part.startswith("_") for part in parts)]
-    return [f"{PACKAGE.name}.{name}" for name in names if name not in GRADED]
+    return [f"{PACKAGE.name}.{name}" for name in names]
 
 
 def names(room: Room) -> str:
@@ -95,7 +94,7 @@ def rows(module: ModuleType, listed: list[str]) -> str:
 def link(name: str, value: object) -> str:
     """A reference to where the value is documented; plain code for constants, and where it is documented nowhere."""
     home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) or ""
-    here = home.startswith(f"{PACKAGE.name}.") and home.removeprefix(f"{PACKAGE.name}.") not in GRADED
+    here = home.startswith(f"{PACKAGE.name}.")
     if not here or not first_sentence(value):
         return f"`{name}`"
     if inspect.isclass(value) or inspect.isroutine(value):

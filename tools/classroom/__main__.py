@@ -1,15 +1,21 @@
-"""``python -m tools.classroom build | grade``: the teacher's commands; ``make assignments`` calls the first."""
+"""``python -m tools.classroom COMMAND``: what a teacher does with assignments; ``make assignments`` builds them."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools import BUILD, NOTEBOOKS
-from tools.classroom.course import build, grade, masters
+from tools import BUILD, NOTEBOOKS, ROOT, write_if_changed
+from tools.classroom import marks
+from tools.classroom.build import build, masters, released
+from tools.classroom.grading import grade
+from tools.classroom.handed_in import Cell, collect, read
+from tools.classroom.questions import freeze, questions
 from tools.classroom.sandbox import Limits
+from tools.classroom.similar import pairs
 from xai_course.runs.catalogue import unknown
 
 
@@ -34,10 +40,33 @@ def _parser() -> argparse.ArgumentParser:
     grading.add_argument("--assignment", required=True, metavar="NAME")
     grading.add_argument("--out", default=BUILD / "grades", type=Path, help="scores and feedback go below OUT/NAME")
     grading.add_argument("--no-sandbox", action="store_true", help="run unguarded: only for your own notebooks")
+    grading.add_argument("--jobs", default=1, type=int, help="submissions at a time (default 1)")
+    grading.add_argument(
+        "--regrade", nargs="*", metavar="QUESTION", help="mark again what has not changed; only these, if any are named"
+    )
     grading.add_argument("--seconds", default=600, type=float, help="wall time per submission (default 600)")
     grading.add_argument("--memory-mb", default=4000, type=float, help="memory per submission (default 4000)")
     grading.set_defaults(act=_grade)
-    for command in (building, grading):
+    freezing = commands.add_parser("freeze", help="write the students' checks from the references of the questions")
+    freezing.add_argument("--out", default=ROOT / "data" / "checks", type=Path)
+    freezing.set_defaults(act=_freeze)
+    alike = commands.add_parser("similar", help="which hand-ins resemble each other")
+    alike.add_argument("submissions", type=Path)
+    alike.add_argument("--assignment", required=True, metavar="NAME")
+    alike.add_argument("--least", default=0.5, type=float, help="smallest share that is listed (default 0.5)")
+    alike.set_defaults(act=_similar)
+    collecting = commands.add_parser("marks", help="one gradebook of all assignments, for Canvas or Moodle too")
+    collecting.add_argument("--grades", default=BUILD / "grades", type=Path, help="where grade wrote its results")
+    platform = collecting.add_mutually_exclusive_group()
+    platform.add_argument(
+        "--canvas", type=Path, metavar="PEOPLE.csv", help="columns student, id (name, sis, login, section)"
+    )
+    platform.add_argument("--moodle", type=Path, metavar="PEOPLE.csv", help="columns student, id")
+    collecting.add_argument(
+        "--late", type=marks.Late.parse, metavar="PERCENT[,GRACE[,MOST]]", help="cost of a late day"
+    )
+    collecting.set_defaults(act=_marks)
+    for command in (building, grading, freezing, alike):
         command.add_argument("--masters", default=NOTEBOOKS / "assignments", type=Path)
     return parser
 
@@ -49,14 +78,54 @@ def _build(options: argparse.Namespace) -> int:
     return 0
 
 
+def _freeze(options: argparse.Namespace) -> int:
+    for name, master in masters(options.masters).items():
+        path = options.out / f"{name}.json"
+        print(f"{path}: {'written' if write_if_changed(path, freeze(name, master).encode()) else 'as before'}")
+    return 0
+
+
+def _similar(options: argparse.Namespace) -> int:
+    known = masters(options.masters)
+    if options.assignment not in known:
+        raise ValueError(unknown("assignment", options.assignment, known))
+    names = {options.assignment: set(questions(options.assignment, known[options.assignment]))}
+    found = collect(options.submissions)
+    papers = {who: read(who, paths, options.assignment, names).cells for who, paths in found.items()}
+    given = [Cell("".join(c["source"])) for c in json.loads(released(known[options.assignment]))["cells"]]
+    listed = pairs(papers, given, options.least)
+    print(*(f"{share:4.0%}  {one}  {other}" for share, one, other in listed), sep="\n")
+    print(
+        f"{len(listed)} pairs of {len(papers)} hand-ins share {options.least:.0%} or more: read both before you judge"
+    )
+    return 0
+
+
+def _marks(options: argparse.Namespace) -> int:
+    most, points = marks.gradebook(options.grades, options.late)
+    path = options.canvas or options.moodle
+    if path is None:
+        name, text = "gradebook.csv", marks.plain(most, points)
+    else:
+        known = marks.people(path)
+        if lacking := marks.without_id(points, known):
+            raise ValueError(f"{path} has no line for {', '.join(lacking)}")
+        name, write = ("canvas.csv", marks.canvas) if options.canvas else ("moodle.csv", marks.moodle)
+        text = write(most, points, known)
+    write_if_changed(options.grades / name, text.encode())
+    print(f"{options.grades / name}: {len(points)} students, {len(most)} assignments")
+    return 0
+
+
 def _grade(options: argparse.Namespace) -> int:
     known = masters(options.masters)
     if options.assignment not in known:
         raise ValueError(unknown("assignment", options.assignment, known))
     limits = Limits(seconds=options.seconds, memory_mb=options.memory_mb)
     out = options.out / options.assignment
-    guard = {"sandbox": not options.no_sandbox, "limits": limits}
-    for result in grade(options.submissions, known[options.assignment], out, **guard):
+    guard = {"sandbox": not options.no_sandbox, "limits": limits, "jobs": options.jobs}
+    again = {"regrade": options.regrade is not None, "only": frozenset(options.regrade or ())}
+    for result in grade(options.submissions, known[options.assignment], out, **guard, **again):
         print(f"{result.student}: {result.score:g} of {result.most:g}  {result.remark}", flush=True)
     print(f"scores: {out / 'scores.csv'}, feedback: {out / 'feedback'}")
     return 0

@@ -1,22 +1,23 @@
-"""Run a stranger's notebook: no network, no view of the home folder or the solutions, bounded time, memory, processes.
+"""Run a stranger's code: no network, no view of the home folder or the solutions, bounded time, memory and processes.
 
-The host starts ``runner.py`` inside bubblewrap, hands it the notebook on standard input
-and reads one JSON line per executed cell from standard output, so that what ran before a crash or a limit still counts.
-The sandbox protects the host. It cannot protect a score from code that tampers with its own kernel: read odd
-submissions.
+The host starts ``runner.py`` inside bubblewrap and talks with it in lines of JSON. All that comes back are numbers and
+short texts, which decide nothing by themselves: they are compared outside.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import xai_course
@@ -24,25 +25,21 @@ from xai_course.data.files import course_file
 
 _MB = 2**20
 RUNNER = Path(__file__).with_name("runner.py").resolve()
+STARTS = 6  # of one submission: each cell or answer that ends the program costs one
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Per submission: wall time in seconds for all cells and for one, memory and output in MB, number of processes."""
+    """Per submission: wall time in seconds for all, for one cell and for one question; memory, files and replies in
+    MB; number of processes."""
 
     seconds: float = 600
-    cell_seconds: float = 120
+    cell_seconds: float = 60
+    question_seconds: float = 60
     memory_mb: float = 4000
+    files_mb: float = 128
     output_mb: float = 20
     processes: int = 64
-
-
-@dataclass(frozen=True)
-class Executed:
-    """``cells``: index of each code cell that ran to its outputs. ``stopped``: why not all did; empty if they did."""
-
-    cells: dict[int, list[dict]]
-    stopped: str
 
 
 def bubblewrap() -> str:
@@ -60,101 +57,206 @@ def bubblewrap() -> str:
     return found
 
 
-def execute(notebook: dict, limits: Limits, *, sandbox: bool = True) -> Executed:
-    """Execute all code cells in order, in a fresh interpreter behind the limits.
+class Sandbox:
+    """The cells of one submission, run when the first order comes, and again without what ended the program.
 
-    Raises:
-        RuntimeError: ``sandbox`` is asked for and bubblewrap is missing or does not start.
+    Use as a context. ``faults`` holds what a cell raised, by its place; ``stopped`` which cells ended the program.
+
+    Args:
+        cells: the sources.
+        limits: what they may use.
+        walls: False runs them with the rights of the caller.
     """
-    command = [sys.executable, "-P", str(RUNNER), str(limits.cell_seconds)]
-    with tempfile.TemporaryDirectory(prefix="xai-course-") as folder:
-        if sandbox:
-            command, environment = [*_walls(bubblewrap()), *command], {}
-        else:
-            environment = {**os.environ, **_quiet(folder)}
-        process = subprocess.Popen(
+
+    def __init__(self, cells: list[str], limits: Limits, *, walls: bool = True):
+        self.cells, self.limits, self.walls = list(cells), limits, walls
+        self.faults: dict[int, str] = {}
+        self.stopped: dict[int, str] = {}
+        self.process: subprocess.Popen | None = None
+        self.starts, self.began = 0, time.monotonic()
+        self.folder = tempfile.TemporaryDirectory(prefix="xai-course-", ignore_cleanup_errors=True)
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._kill()
+        self.folder.cleanup()
+
+    def ask(self, **order) -> dict:
+        """The runner's reply; ``{"raised": why}`` where there is none.
+
+        Raises:
+            RuntimeError: the runner does not start: the machine's fault, not the submission's.
+        """
+        while self.process is None:
+            if self.starts == STARTS or self._left() <= 0:
+                spent = f"took longer than {self.limits.seconds:g} s" if self._left() <= 0 else "ended again and again"
+                return {"raised": f"the notebook {spent}"}
+            self._start()
+        order = {"seconds": self.limits.question_seconds, "bytes": int(self.limits.output_mb * _MB), **order}
+        self._send(order)
+        answer = self._hear(lambda line: line.get("order") == order["order"], self.limits.question_seconds + 10)
+        if isinstance(answer, str):
+            self._kill()
+            return {"raised": answer}
+        return answer
+
+    def _start(self) -> None:
+        self.starts += 1
+        command, environment = [sys.executable, "-P", str(RUNNER)], {**os.environ, **_quiet(self.folder.name)}
+        if self.walls:
+            command, environment = [*_scope(self.limits), *_walls(bubblewrap(), self.limits), *command], dict(_bus())
+        self.process = subprocess.Popen(
             command,
-            cwd="/" if sandbox else folder,
+            cwd="/" if self.walls else self.folder.name,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        return _watch(process, json.dumps(notebook).encode(), limits)
+        self.lines: queue.Queue[bytes | None] = queue.Queue()
+        self.errors = bytearray()
+        threading.Thread(target=self._listen, args=(self.process, self.lines, self.errors), daemon=True).start()
+        threading.Thread(target=_keep, args=(self.process.stderr, self.errors), daemon=True).start()
+        cells = ["pass" if at in self.stopped else source for at, source in enumerate(self.cells)]
+        memory = int(self.limits.memory_mb * _MB)
+        self._send({"cells": cells, "seconds": self.limits.cell_seconds, "memory": memory})
+        if isinstance(self._hear(lambda line: line.get("started"), 120), str):
+            said = self.errors.decode(errors="replace").strip()[-500:]
+            self._kill()
+            raise RuntimeError(f"the runner of submissions did not start: {said}")
+        self._cells()
+
+    def _cells(self) -> None:
+        """Wait for every cell; one that ends the program is left out the next time."""
+        at = 0
+        while at < len(self.cells):
+            wanted = lambda line, at=at: line.get("cell") == at  # noqa: E731
+            heard = self._hear(wanted, self.limits.cell_seconds + 10)
+            fault = heard if isinstance(heard, str) else str(heard.get("fault", ""))[:300]
+            if fault.startswith("MemoryError"):  # what it holds would starve the cells that follow
+                heard = fault = f"used more than {self.limits.memory_mb:g} MB of memory"
+            if isinstance(heard, str):
+                self.stopped[at] = fault
+                return self._kill()
+            self.faults[at] = fault
+            at += 1
+        return None
+
+    def _send(self, content: dict) -> None:
+        def feed(stream, data):
+            with suppress(OSError, ValueError):  # it ended before it had read everything
+                stream.write(data)
+                stream.flush()
+
+        data = json.dumps(content).encode() + b"\n"
+        thread = threading.Thread(target=feed, args=(self.process.stdin, data), daemon=True)
+        thread.start()
+        thread.join(0.2 if len(data) < 60_000 else 5)
+
+    def _listen(self, process, lines: queue.Queue, errors: bytearray) -> None:
+        """Lines of the runner, none longer than the limit; None at the end."""
+        most, total = int(self.limits.output_mb * _MB), 0
+        while (line := process.stdout.readline(most)) and total < 4 * most:
+            total += len(line)
+            lines.put(line)
+        lines.put(None)
+
+    def _hear(self, wanted, seconds: float) -> dict | str:
+        """The first wanted line, or why there is none; other lines are passed over."""
+        until = time.monotonic() + min(seconds, max(self._left(), 0))
+        while time.monotonic() < until:
+            if over := _over(self.process.pid, self.limits):
+                return over
+            try:
+                line = self.lines.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if line is None:
+                return "ended the program"
+            with suppress(ValueError, RecursionError):
+                content = json.loads(line)
+                if isinstance(content, dict) and wanted(content):
+                    return content
+        return f"took longer than {min(seconds - 10, self.limits.seconds):g} s"
+
+    def _left(self) -> float:
+        return self.limits.seconds - (time.monotonic() - self.began)
+
+    def _kill(self) -> None:
+        if self.process is not None:
+            _end(self.process)
+            self.process = None
+
+
+def _keep(stream, store: bytearray) -> None:
+    while chunk := stream.read1(4096):
+        store += chunk[: max(0, 4096 - len(store))]
 
 
 def _quiet(home: str) -> dict[str, str]:
-    return {"HOME": home, "TMPDIR": home, "IPYTHONDIR": home, "JUPYTER_RUNTIME_DIR": home, "OMP_NUM_THREADS": "1"}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {"HOME": home, "TMPDIR": home, "IPYTHONDIR": home, "MPLBACKEND": "Agg", **threads}
 
 
-def _walls(bwrap: str) -> list[str]:
-    """Read-only system, interpreter, package and runner; nothing else, so no solutions either, can be read."""
+def _bus() -> list[tuple[str, str]]:
+    """What systemd-run needs to find the user's manager."""
+    names = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "PATH")
+    return [(name, os.environ[name]) for name in names if name in os.environ]
+
+
+@cache
+def _has_scopes() -> bool:
+    """Whether this user may start something in a control group of its own."""
+    if shutil.which("systemd-run") is None:
+        return False
+    test = ["systemd-run", "--user", "--scope", "-q", "-p", "MemoryMax=100M", "true"]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(test, capture_output=True, timeout=10).returncode == 0
+    return False
+
+
+def _scope(limits: Limits) -> list[str]:
+    """A control group that bounds memory and processes for all together, where there is one to be had."""
+    if not _has_scopes():
+        return []
+    bounds = (f"MemoryMax={limits.memory_mb:g}M", "MemorySwapMax=0", f"TasksMax={limits.processes * 4}")
+    return ["systemd-run", "--user", "--scope", "-q", *(part for bound in bounds for part in ("-p", bound)), "--"]
+
+
+def _walls(bwrap: str, limits: Limits) -> list[str]:
+    """Read-only system, interpreter, package without its solutions, and runner; no other file can be read.
+
+    What can be written is /tmp and /dev/shm, each of bounded size.
+    """
     package = Path(xai_course.__file__).resolve().parent
     system = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/passwd", "/etc/group", "/etc/fonts"]
     ours = [sys.prefix, sys.base_prefix, str(package), str(course_file().resolve()), str(RUNNER)]
     binds = [part for path in (*system, *ours) for part in ("--ro-bind-try", path, path)]
-    home = "/tmp/home"
+    solved = [package / name for name in ("methods", "maps", "measure", "runs")]
+    hidden = [part for path in solved if path.is_dir() for part in ("--size", "4096", "--tmpfs", str(path))]
+    size, home = str(int(limits.files_mb * _MB)), "/tmp/home"
     variables = {**_quiet(home), "PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "PYTHONPATH": str(package.parent)}
     settings = [part for name, value in variables.items() for part in ("--setenv", name, value)]
     return [
         bwrap,
-        *("--size", str(256 * _MB), "--tmpfs", "/tmp"),
-        *("--dir", home),
+        *("--size", str(_MB), "--tmpfs", "/", "--size", size, "--tmpfs", "/tmp"),
         *binds,
+        *hidden,
         *("--proc", "/proc", "--dev", "/dev"),
-        *("--unshare-all", "--die-with-parent", "--new-session", "--clearenv"),
+        *("--size", size, "--tmpfs", "/dev/shm", "--dir", home),
+        *("--remount-ro", "/dev", "--remount-ro", "/"),
+        *("--unshare-all", "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--clearenv"),
         *settings,
         *("--chdir", home),
     ]
 
 
-def _watch(process: subprocess.Popen, notebook: bytes, limits: Limits) -> Executed:
-    """Feed, read and time the child; kill everything below it when a limit is passed."""
-    received, errors = bytearray(), bytearray()
-    limit = int(limits.output_mb * _MB)
-
-    def feed():
-        try:
-            process.stdin.write(notebook)
-            process.stdin.close()
-        except BrokenPipeError:  # it ended before it had read everything
-            pass
-
-    def read(stream, store, most):
-        while chunk := stream.read1(65536):
-            if len(store) <= most:
-                store.extend(chunk)
-
-    threads = [
-        threading.Thread(target=feed, daemon=True),
-        threading.Thread(target=read, args=(process.stdout, received, limit), daemon=True),
-        threading.Thread(target=read, args=(process.stderr, errors, 4096), daemon=True),
-    ]
-    for thread in threads:
-        thread.start()
-    stopped, start = "", time.monotonic()
-    while process.poll() is None and not stopped:
-        time.sleep(0.05)
-        stopped = _over(process.pid, limits, time.monotonic() - start, len(received) > limit)
-    _kill(process)
-    for thread in threads:
-        thread.join(timeout=5)
-    cells = _parse(bytes(received))
-    if not stopped and process.returncode != 0:
-        if not received:
-            raise RuntimeError(f"the notebook runner did not start: {errors.decode(errors='replace').strip()[-500:]}")
-        stopped = "the kernel died"
-    return Executed(cells, stopped)
-
-
-def _over(pid: int, limits: Limits, seconds: float, too_much_output: bool) -> str:
+def _over(pid: int, limits: Limits) -> str:
     import psutil
 
-    if seconds > limits.seconds:
-        return f"took longer than {limits.seconds:g} s"
-    if too_much_output:
-        return f"printed more than {limits.output_mb:g} MB"
     try:
         family = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -164,13 +266,14 @@ def _over(pid: int, limits: Limits, seconds: float, too_much_output: bool) -> st
     memory = 0
     for member in family:
         try:
-            memory += member.memory_info().rss
+            used = member.memory_info()
+            memory += used.rss - used.shared
         except psutil.Error:  # it has just ended
             continue
     return f"used more than {limits.memory_mb:g} MB of memory" if memory > limits.memory_mb * _MB else ""
 
 
-def _kill(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen) -> None:
     """The child and all its descendants, in a process namespace of their own or not."""
     import psutil
 
@@ -179,19 +282,8 @@ def _kill(process: subprocess.Popen) -> None:
     except psutil.NoSuchProcess:
         family = []
     for member in family:
-        try:
+        with suppress(psutil.Error):
             member.kill()
-        except psutil.Error:
-            continue
     process.wait()
-
-
-def _parse(lines: bytes) -> dict[int, list[dict]]:
-    cells = {}
-    for line in lines.splitlines():
-        try:
-            content = json.loads(line)
-            cells[int(content["cell"])] = list(content["outputs"])
-        except (ValueError, KeyError, TypeError):  # cut off in the middle
-            continue
-    return cells
+    with suppress(OSError):
+        process.stdin.close()

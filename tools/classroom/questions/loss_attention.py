@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .base import Case, Choice, Question, normal, sizes
+from tools.classroom.questions import Case, Choice, Question, normal, sizes
 
 
 def _patches(g: torch.Generator) -> Tensor:
@@ -43,11 +43,8 @@ def _patch_weights_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("one silent patch", (dead,), "sqrt has no slope at 0: use a norm whose gradient there is 0", (0,))
     silent = logits.clone()
     silent[0] = 0
-    yield Case("nothing but silent patches", (silent,), "0/0: if no patch speaks, all weigh the same")
+    yield Case("nothing but silent patches", (silent,), "0/0: if no patch speaks, all weigh the same", (0,))
     yield Case("a millionth of the scale", (logits * 1e-6,), "an epsilon changes small logits; shares have no scale")
-
-
-check_patch_weights = Question("patch_weights", _patch_weights, _patch_weights_cases)
 
 
 # --- 2. cutting off --------------------------------------------------------------------------------------------------
@@ -70,9 +67,6 @@ def _cut_off_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("everything cut", (torch.full((b, m), 1 / m, dtype=torch.float64), 1.0), "xi = 1: return the weights")
 
 
-check_cut_off = Question("cut_off", _cut_off, _cut_off_cases)
-
-
 # --- 3. one classifier, one bias -------------------------------------------------------------------------------------
 
 
@@ -83,13 +77,12 @@ def _image_logits(features: Tensor, theta: Tensor, bias: Tensor, weights: Tensor
 def _image_logits_cases(g: torch.Generator) -> Iterator[Case]:
     b, m, c, k = sizes(g, (2, 3), (3, 6), (2, 4), (3, 5))
     features, theta, bias = normal(g, b, m, c), normal(g, c, k), 3 + normal(g, k)
-    yield Case("random", (features, theta, bias, _share(g, b, m)), "how often is the bias counted?", (0, 1, 2))
+    yield Case("random", (features, theta, bias, _share(g, b, m)), "how often is the bias counted?", (0, 1, 2, 3))
+    more = torch.rand(b, m, generator=g, dtype=torch.float64)
+    yield Case("weights of any sum", (features, theta, bias, more), "the bias stands inside the sum", (3,))
     one = torch.zeros(b, m, dtype=torch.float64)
     one[:, 0] = 1
     yield Case("one patch has all", (features, theta, bias, one), "then the image's logits are that patch's")
-
-
-check_image_logits = Question("image_logits", _image_logits, _image_logits_cases)
 
 
 # --- 4. the loss -----------------------------------------------------------------------------------------------------
@@ -115,9 +108,6 @@ def _total_loss_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("large logits", (weights, logits * 500, labels, 0.3), "exp overflows: stay with log-softmax", (1,))
 
 
-check_total_loss = Question("total_loss", _total_loss, _total_loss_cases)
-
-
 # --- 5. what Proposition 1 says --------------------------------------------------------------------------------------
 
 
@@ -138,14 +128,21 @@ def _lower_bound_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("logits of thousands", (_share(g, b, m), logits * 3000, labels), "do not form the products: simplify")
 
 
-check_lower_bound = Question("lower_bound", _lower_bound, _lower_bound_cases)
-
-
-# --- 6. read a proposition -------------------------------------------------------------------------------------------
-
-check_what_follows = Choice(
-    "what_follows",
-    "59e8fac477bf2081",
-    ("a", "b", "c", "d"),
-    "three patches of three classes can outvote themselves into a fourth.",
+QUESTIONS = (
+    Question("patch_weights", _patch_weights, _patch_weights_cases),
+    Question("cut_off", _cut_off, _cut_off_cases),
+    Question("image_logits", _image_logits, _image_logits_cases),
+    Question("total_loss", _total_loss, _total_loss_cases),
+    Question("lower_bound", _lower_bound, _lower_bound_cases),
+    Choice(
+        "what_follows",
+        (
+            "At least one patch with positive weight predicts the image's class.",
+            "The patch with the largest weight predicts the image's class.",
+            "None of the others: with three or more classes the mixture can be sure of a class that no patch predicts.",
+            "Every patch with positive weight predicts the image's class.",
+        ),
+        right=2,
+        hint="three patches of three classes can outvote themselves into a fourth.",
+    ),
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from .base import Case, Choice, Question, normal, sizes
+from tools.classroom.questions import Case, Choice, Question, normal, sizes
+from xai_course.checks import Small
 
 # --- 1. undecided ----------------------------------------------------------------------------------------------------
 
@@ -25,9 +26,6 @@ def _undecided_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("random logits", (logits,), "cross-entropy against 1/c for every class, mean over images", (0,))
     yield Case("equal logits", (torch.zeros_like(logits),), "its smallest value is log c, not 0", (0,))
     yield Case("a gap of two thousand", (logits * 1000,), "log(softmax) is -inf there: use log-softmax", (0,))
-
-
-check_undecided = Question("undecided", _undecided, _undecided_cases)
 
 
 # --- 2. the mask -----------------------------------------------------------------------------------------------------
@@ -53,12 +51,10 @@ def _soft_mask_cases(g: torch.Generator) -> Iterator[Case]:
         "min and max per image",
     )
     yield Case("other slope and threshold", (maps, logits, 3.0, 0.2), "omega (T - sigma): where do the brackets stand?")
+    yield Case("maps of a billionth", (maps * 1e-9, logits, 8.0, 0.5), "an epsilon in the range changes weak maps")
     flat = maps.clone()
     flat[0] = 1.0
     yield Case("a flat map", (flat, logits, 8.0, 0.5), "0/0: a map without differences becomes 0 before the sigmoid")
-
-
-check_soft_mask = Question("soft_mask", _soft_mask, _soft_mask_cases)
 
 
 # --- 3. trust --------------------------------------------------------------------------------------------------------
@@ -83,16 +79,14 @@ def _trust_cases(g: torch.Generator) -> Iterator[Case]:
         "all sound", (logits, labels, high, alive, 0, 10.0), "at step 0 the trust is the probability of the label"
     )
     yield Case("later", (logits, labels, high, alive, 3, 10.0), "exp(-t / sigma)")
-    yield Case("less sure than at first", (logits, labels, loss - 0.01, alive, 1, 10.0), "the loss must not have grown")
-    yield Case("as sure as at first", (logits, labels, loss + 1e-9, alive, 1, 10.0), "equal is allowed")
+    yield Case("less sure than at first", (logits, labels, loss - 1e-5, alive, 1, 10.0), "the loss must not have grown")
+    certain = 1000 * torch.nn.functional.one_hot(labels, c).double()  # a loss of 0, however it is computed
+    yield Case("as sure as at first", (certain, labels, loss * 0, alive, 1, 10.0), "equal is allowed")
     wrong = (labels + 1) % c
     yield Case("wrong answers", (logits, wrong, high + 99, alive, 1, 10.0), "a wrong answer is not trusted at all")
     lost = alive.clone()
     lost[::2] = False
     yield Case("lost before", (logits, labels, high, lost, 2, 10.0), "trust once lost does not come back")
-
-
-check_trust = Question("trust", _trust, _trust_cases, tolerance=1e-7)
 
 
 # --- 4. a control ----------------------------------------------------------------------------------------------------
@@ -115,13 +109,10 @@ def _all_ones_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("the object fills the image", (torch.ones_like(masks),), "then the all-ones mask is perfect")
 
 
-check_all_ones_f1 = Question("all_ones_f1", _all_ones_f1, _all_ones_cases)
-
-
 # --- 5. mend the accumulation ----------------------------------------------------------------------------------------
 
 
-def _accumulated(losses: Sequence[Callable[[Tensor], Tensor]], weights: Tensor) -> Tensor:
+def _accumulated(losses: Sequence[Small], weights: Tensor) -> Tensor:
     weights = weights.detach().clone().requires_grad_()
     return torch.autograd.grad(sum((loss(weights) for loss in losses), weights.new_zeros(())), weights)[0]
 
@@ -129,22 +120,29 @@ def _accumulated(losses: Sequence[Callable[[Tensor], Tensor]], weights: Tensor) 
 def _accumulated_cases(g: torch.Generator) -> Iterator[Case]:
     n, d = sizes(g, (3, 5), (2, 5))
     targets = normal(g, n, d)
-    losses = [lambda w, t=t, i=i: ((w - t) ** 2).sum() * (i + 1) for i, t in enumerate(targets)]
+    losses = [Small("scaled distance", target=t, scale=i + 1) for i, t in enumerate(targets)]
     weights = normal(g, d)
     yield Case("several losses", (losses, weights), "does every backward pass add to the gradient, or replace it?")
     yield Case("one loss", (losses[:1], weights), "with one loss it is that loss's gradient")
-    product = [lambda w: (w**3).sum(), lambda w: w.prod()]
-    yield Case("losses of another kind", (product, weights), "the gradient of a sum is the sum of the gradients")
+    others = [Small("sum of cubes"), Small("product")]
+    yield Case("losses of another kind", (others, weights), "the gradient of a sum is the sum of the gradients")
 
 
-check_accumulated = Question("accumulated", _accumulated, _accumulated_cases)
-
-
-# --- 6. who learns? --------------------------------------------------------------------------------------------------
-
-check_who_learns = Choice(
-    "who_learns",
-    "808ef31c86cd9c56",
-    ("a", "b", "c", "d"),
-    "follow the gradient of the entropy backwards until you meet the detach.",
+QUESTIONS = (
+    Question("undecided", _undecided, _undecided_cases),
+    Question("soft_mask", _soft_mask, _soft_mask_cases),
+    Question("trust", _trust, _trust_cases),
+    Question("all_ones_f1", _all_ones_f1, _all_ones_cases),
+    Question("accumulated", _accumulated, _accumulated_cases, each=True),
+    Choice(
+        "who_learns",
+        (
+            "The backbone and the classifier's own head; nothing that belongs to the localiser alone.",
+            "Everything: the mask depends on the localiser.",
+            "The localiser's head only, since it makes the mask.",
+            "Nothing: the detach stops the gradient.",
+        ),
+        right=0,
+        hint="follow the gradient of the entropy backwards until you meet the detach.",
+    ),
 )

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .base import Case, Choice, Question, normal, sizes
+from tools.classroom.questions import Case, Choice, Question, normal, sizes
+from xai_course.checks import Small
 
 # --- 1. the class activation map -------------------------------------------------------------------------------------
 
@@ -28,9 +29,6 @@ def _class_map_cases(g: torch.Generator) -> Iterator[Case]:
         yield Case(name, (normal(g, b, d, h, w), normal(g, k, d), classes), hint, gradients=(0, 1))
 
 
-check_class_map = Question("class_map", _class_map, _class_map_cases)
-
-
 # --- 2. Grad-CAM -----------------------------------------------------------------------------------------------------
 
 
@@ -43,14 +41,9 @@ def _grad_cam_map(head, features: Tensor, classes: Tensor) -> Tensor:
     return torch.stack(maps).detach()
 
 
-class _Head:
+def _head(g: torch.Generator, d: int, h: int, w: int, k: int) -> Small:
     """A head that is not global average pooling, so that Grad-CAM is not just CAM."""
-
-    def __init__(self, g: torch.Generator, d: int, h: int, w: int, k: int):
-        self.weight, self.mix = normal(g, k, d), normal(g, d, h, w)
-
-    def __call__(self, features: Tensor) -> Tensor:
-        return torch.tanh((features * self.mix).mean(dim=(2, 3))) @ self.weight.T
+    return Small("tanh head", weight=normal(g, k, d), mix=normal(g, d, h, w))
 
 
 def _grad_cam_cases(g: torch.Generator) -> Iterator[Case]:
@@ -64,14 +57,11 @@ def _grad_cam_cases(g: torch.Generator) -> Iterator[Case]:
     ):
         d, h, w, k = sizes(g, (2, 4), (2, 4), (3, 5), (3, 5))
         classes = torch.randint(0, k, (b,), generator=g)
-        yield Case(name, (_Head(g, d, h, w, k), normal(g, b, d, h, w), classes), hint)
+        yield Case(name, (_head(g, d, h, w, k), normal(g, b, d, h, w), classes), hint)
     d, k = 3, 4
-    head, features = _Head(g, d, 3, 3, k), normal(g, 2, d, 3, 3)
+    head, features = _head(g, d, 3, 3, k), normal(g, 2, d, 3, 3)
     classes = head(features).argmin(dim=1)  # mostly negative evidence: what remains shows where ReLU belongs
     yield Case("the least likely class", (head, features, classes), "where in the equation does the ReLU stand?")
-
-
-check_grad_cam_map = Question("grad_cam_map", _grad_cam_map, _grad_cam_cases)
 
 
 # --- 3. how much of a map lies on the object -------------------------------------------------------------------------
@@ -90,14 +80,12 @@ def _energy_cases(g: torch.Generator) -> Iterator[Case]:
     masks = torch.rand(b, h, w, generator=g) < 0.4
     maps = normal(g, b, h, w).abs() * torch.arange(1, b + 1)[:, None, None]
     yield Case("maps of different strength", (maps, masks), "one share per image: no image may weigh more than another")
+    yield Case("maps of a billionth", (maps * 1e-9, masks), "an epsilon in the denominator changes weak maps")
     maps = maps.clone()
     maps[0] = 0
     yield Case("a map that is zero everywhere", (maps, masks), "what does 0/0 give, and what should the share be?")
     yield Case("nothing masked", (maps[1:], torch.zeros_like(masks[1:])), "the share of an empty object is 0")
     yield Case("everything masked", (maps[1:], torch.ones_like(masks[1:])), "divide by the map's sum, not by the area")
-
-
-check_energy_in_mask = Question("energy_in_mask", _energy, _energy_cases)
 
 
 # --- 4. a control: what a map that knows nothing gets ---------------------------------------------------------------
@@ -119,9 +107,6 @@ def _centre_box_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("the whole image", (masks, n), "with side = size every image gets its mask's area fraction")
     wide = torch.rand(b, n, n + 2, generator=g) < 0.5
     yield Case("wider than high", (wide, 4), "rows and columns have different centres here")
-
-
-check_centre_box = Question("centre_box", _centre_box, _centre_box_cases)
 
 
 # --- 5. mend a broken function ---------------------------------------------------------------------------------------
@@ -146,14 +131,22 @@ def _to_unit_range_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("tiny differences", (maps * 1e-9,), "an epsilon added to the range changes maps on small scales")
 
 
-check_to_unit_range = Question("to_unit_range", _to_unit_range, _to_unit_range_cases)
-
-
-# --- 6. read a result ------------------------------------------------------------------------------------------------
-
-check_reading = Choice(
-    "reading",
-    "b601d1a849a74a0b",
-    ("a", "b", "c", "d"),
-    "which of the statements needs no number that is missing from the table?",
+QUESTIONS = (
+    Question("class_map", _class_map, _class_map_cases),
+    Question("grad_cam_map", _grad_cam_map, _grad_cam_cases),
+    Question("energy_in_mask", _energy, _energy_cases),
+    Question("centre_box", _centre_box, _centre_box_cases),
+    Question("to_unit_range", _to_unit_range, _to_unit_range_cases),
+    Choice(
+        "reading",
+        (
+            "0.31 is below 0.5, so the network looks at the background.",
+            "0.31 is above the random map's score, so the conclusion is proven.",
+            "The score must be compared with the mask's area share (what an indifferent map gets), with a centre box "
+            "and with an untrained network of the same shape, before it says anything about training.",
+            "Cubing a random map makes it look at the object, since its score changes.",
+        ),
+        right=2,
+        hint="which of the statements needs no number that is missing from the table?",
+    ),
 )

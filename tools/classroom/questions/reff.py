@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .base import Case, Choice, Question, normal, sizes
+from tools.classroom.questions import Case, Choice, Question, normal, sizes
+from xai_course.checks import Small
 
 
 def _maps(g: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -29,9 +30,6 @@ def _unit_mass_cases(g: torch.Generator) -> Iterator[Case]:
     dead = maps.clone()
     dead[0] = 0
     yield Case("a map of zeros", (dead,), "a dead map stays 0, and so does its gradient", (0,))
-
-
-check_unit_mass = Question("unit_mass", _unit_mass, _unit_mass_cases)
 
 
 # --- 2. the penalty --------------------------------------------------------------------------------------------------
@@ -56,20 +54,12 @@ def _outside_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("a map of zeros", (dead, hard), "0/0, in the value and in the gradient", (0,))
 
 
-check_outside_penalty = Question("outside_penalty", _outside_penalty, _outside_cases)
-
-
 # --- 3. a map inside a loss ------------------------------------------------------------------------------------------
 
 
-class _Head:
+def _head(g: torch.Generator, d: int, h: int, w: int, k: int) -> Small:
     """A bent head, so that the map's own weights depend on the features."""
-
-    def __init__(self, g: torch.Generator, d: int, h: int, w: int, k: int):
-        self.weight, self.mix = normal(g, k, d), 1 + normal(g, d, h, w)
-
-    def __call__(self, features: Tensor) -> Tensor:
-        return torch.tanh((features * self.mix).mean(dim=(2, 3))) @ self.weight.T
+    return Small("tanh head", weight=normal(g, k, d), mix=1 + normal(g, d, h, w))
 
 
 def _focus_loss(head, features: Tensor, classes: Tensor, relevant: Tensor) -> Tensor:
@@ -87,17 +77,17 @@ def _focus_cases(g: torch.Generator) -> Iterator[Case]:
     relevant = (torch.rand(b, h, w, generator=g) < 0.4).double()
     classes = torch.randint(0, k, (b,), generator=g)
     yield Case(
-        "value", (_Head(g, d, h, w, k), features.requires_grad_(), classes, relevant), "Grad-CAM of the label's logit"
+        "one image",
+        (_head(g, d, h, w, k), features[:1], classes[:1], relevant[:1]),
+        "Grad-CAM of the label's logit, then the penalty",
+        (1,),
     )
     yield Case(
-        "gradient",
-        (_Head(g, d, h, w, k), features.detach(), classes, relevant),
+        "several images",
+        (_head(g, d, h, w, k), features, classes, relevant),
         "the weights alpha depend on the network too: did you keep the graph of the first gradient?",
         (1,),
     )
-
-
-check_focus_loss = Question("focus_loss", _focus_loss, _focus_cases)
 
 
 # --- 4. our own variant ----------------------------------------------------------------------------------------------
@@ -108,9 +98,6 @@ def _outside_mass(maps: Tensor, relevant: Tensor) -> Tensor:
     for share, s in zip(_unit_mass(maps), relevant, strict=True):
         total = total + (share * (1 - s)).sum()
     return total / len(maps)
-
-
-check_outside_mass = Question("outside_mass", _outside_mass, _outside_cases)
 
 
 # --- 5. an identity --------------------------------------------------------------------------------------------------
@@ -130,11 +117,21 @@ def _l1_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("all mass inside", (9.0, 0.0), "what is left is the area minus the whole mass")
 
 
-check_l1_distance = Question("l1_distance", _l1_distance, _l1_cases)
-
-
-# --- 6. read two penalties -------------------------------------------------------------------------------------------
-
-check_preference = Choice(
-    "preference", "695178d46521c12c", ("a", "b", "c", "d"), "compare the four printed numbers pair by pair."
+QUESTIONS = (
+    Question("unit_mass", _unit_mass, _unit_mass_cases),
+    Question("outside_penalty", _outside_penalty, _outside_cases),
+    Question("focus_loss", _focus_loss, _focus_cases),
+    Question("outside_mass", _outside_mass, _outside_cases),
+    Question("l1_distance", _l1_distance, _l1_cases),
+    Choice(
+        "preference",
+        (
+            "Both penalties prefer the map with half its mass on the region.",
+            "The squared penalty prefers the map that sees nothing but background; the linear one prefers the other.",
+            "The linear penalty prefers the map that sees nothing but background; the squared one prefers the other.",
+            "The two maps are equally good under both.",
+        ),
+        right=1,
+        hint="compare the four printed numbers pair by pair.",
+    ),
 )

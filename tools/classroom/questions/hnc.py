@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Case, Choice, Question, normal, sizes
+from tools.classroom.questions import Case, Choice, Question, normal, sizes
 
 # --- 1. which negatives ----------------------------------------------------------------------------------------------
 
@@ -30,10 +30,10 @@ def _hardest_negatives_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("the label wins", (logits, logits.argmax(1), k), "without the label, which is the largest score?")
     yield Case("the label loses", (logits, logits.argmin(1), k), "dropping the largest score is not dropping the label")
     yield Case("all scores negative", (-logits.abs() - 1, labels, k), "which value keeps a class from being chosen?")
+    yield Case(
+        "below any number you could think of", (logits * 1e13 - 1e15, labels, k), "is your mark really the smallest?"
+    )
     yield Case("every negative", (logits, labels, n - 1), "n - 1 negatives exist, in the order of their scores")
-
-
-check_hardest_negatives = Question("hardest_negatives", _hardest_negatives, _hardest_negatives_cases)
 
 
 # --- 2. the divergence penalty ---------------------------------------------------------------------------------------
@@ -61,9 +61,6 @@ def _kd_penalty_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("one image, one class", (maps[:1, :1],), "the reductions must not depend on there being several", (0,))
 
 
-check_kd_penalty = Question("kd_penalty", _kd_penalty, _kd_penalty_cases)
-
-
 # --- 3. its gradient by hand -----------------------------------------------------------------------------------------
 
 
@@ -79,9 +76,6 @@ def _kd_gradient_cases(g: torch.Generator) -> Iterator[Case]:
     peak = torch.zeros_like(maps)
     peak[..., 0, 0] = 30
     yield Case("one peak", (peak,), "the cells of one map have gradients that add up to 0")
-
-
-check_kd_gradient = Question("kd_gradient", _kd_gradient, _kd_gradient_cases)
 
 
 # --- 4. a control: half of the other penalty ------------------------------------------------------------------------
@@ -100,9 +94,6 @@ def _shape_only_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("random maps", (maps,), "mean square = what you return + squared logit", (0,))
     yield Case("a shifted map", (maps + 7,), "the level of a map must not count", (0,))
     yield Case("two cells", (maps[:, :, :1, :2],), "divide by the number of cells, not by one less")
-
-
-check_shape_only = Question("shape_only", _shape_only, _shape_only_cases)
 
 
 # --- 5. mend the weighted sigmoid cross-entropy ----------------------------------------------------------------------
@@ -125,11 +116,21 @@ def _weighted_sigmoid_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("no positive", (logits, torch.zeros_like(targets), rate), "negatives weigh exp(p)", (0,))
 
 
-check_weighted_sigmoid = Question("weighted_sigmoid", _weighted_sigmoid, _weighted_sigmoid_cases)
-
-
-# --- 6. convert a weight ---------------------------------------------------------------------------------------------
-
-check_units = Choice(
-    "units", "7371303b0e2aa316", ("a", "b", "c", "d"), "write both penalties as (weight) x (sum over the k maps)."
+QUESTIONS = (
+    Question("hardest_negatives", _hardest_negatives, _hardest_negatives_cases),
+    Question("kd_penalty", _kd_penalty, _kd_penalty_cases),
+    Question("kd_gradient", _kd_gradient, _kd_gradient_cases, autograd=False),
+    Question("shape_only", _shape_only, _shape_only_cases),
+    Question("weighted_sigmoid", _weighted_sigmoid, _weighted_sigmoid_cases),
+    Choice(
+        "units",
+        (
+            "0.0065: the weight does not depend on the reduction",
+            "0.000065",
+            "0.065",
+            "0.65",
+        ),
+        right=3,
+        hint="write both penalties as (weight) x (sum over the k maps).",
+    ),
 )

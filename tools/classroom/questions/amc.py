@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .base import Case, Choice, Question, normal, sizes
+from tools.classroom.questions import Case, Choice, Question, normal, sizes
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -35,9 +35,7 @@ def _angles_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("angles of a millionth", (u, near), "what does arccos do to the last digit of a cosine close to 1?")
     yield Case("the same direction", (u, u.clone()), "rounding may lift a cosine above 1")
     yield Case("opposite directions", (u, -u), "both ends of the range need care")
-
-
-check_angles = Question("angles", _angles, _angles_cases, tolerance=1e-12)
+    yield Case("almost opposite directions", (u, -near), "what does your formula do to the last digit close to pi?")
 
 
 # --- 2. the loss of a pair -------------------------------------------------------------------------------------------
@@ -68,9 +66,6 @@ def _pair_loss_cases(g: torch.Generator) -> Iterator[Case]:
     )
 
 
-check_pair_loss = Question("pair_loss", _pair_loss, _pair_loss_cases)
-
-
 # --- 3. a batch ------------------------------------------------------------------------------------------------------
 
 
@@ -96,9 +91,6 @@ def _half_batch_cases(g: torch.Generator) -> Iterator[Case]:
         yield Case(name, (features, _classes(g, n, 2), 2.5), hint, gradients=(0,))
 
 
-check_half_batch_loss = Question("half_batch_loss", _half_batch_loss, _half_batch_cases)
-
-
 # --- 4. the gradient by hand -----------------------------------------------------------------------------------------
 
 
@@ -113,10 +105,8 @@ def _positive_gradient_cases(g: torch.Generator) -> Iterator[Case]:
     x, y = normal(g, n, d), normal(g, n, d)
     yield Case("unit rows", (_unit(x), _unit(y)), "which way does a row turn to come closer to its partner?")
     yield Case("long and short rows", (x * 10, y * 0.1), "a row of twice the length turns half as fast")
+    yield Case("parallel rows", (x, 2 * x), "an angle of 0 and its sine: 0/0, and nothing is left to turn")
     yield Case("wide angles", (x, y - 3 * x), "1/sin is part of it: check the size at an angle above pi/2")
-
-
-check_positive_gradient = Question("positive_gradient", _positive_gradient, _positive_gradient_cases)
 
 
 # --- 5. mend the ramp ------------------------------------------------------------------------------------------------
@@ -139,11 +129,21 @@ def _ramp_cases(g: torch.Generator) -> Iterator[Case]:
     yield Case("no ramp at all", (0, 0, peak), "a ramp of length 0 is over at once")
 
 
-check_ramp = Question("ramp", _ramp, _ramp_cases)
-
-
-# --- 6. read a result ------------------------------------------------------------------------------------------------
-
-check_weight = Choice(
-    "weight", "9a5fff6bcd713987", ("a", "b", "c", "d"), "write both losses out as numbers in front of the same mean."
+QUESTIONS = (
+    Question("angles", _angles, _angles_cases, tolerance=1e-12, double=True),
+    Question("pair_loss", _pair_loss, _pair_loss_cases),
+    Question("half_batch_loss", _half_batch_loss, _half_batch_cases),
+    Question("positive_gradient", _positive_gradient, _positive_gradient_cases, autograd=False),
+    Question("ramp", _ramp, _ramp_cases),
+    Choice(
+        "weight",
+        (
+            "100 times",
+            "200 times",
+            "50 times",
+            "they are equal: the ramp is only a schedule",
+        ),
+        right=1,
+        hint="write both losses out as numbers in front of the same mean.",
+    ),
 )

@@ -1,0 +1,181 @@
+"""What needs no sandbox: the rules of a question's text, reading what was handed in, tables for platforms, likeness."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from tools.classroom import __main__ as cli
+from tools.classroom import marks
+from tools.classroom.handed_in import Cell, cells_of, collect, plain, read
+from tools.classroom.questions import Question
+from tools.classroom.report import as_csv
+from tools.classroom.rules import Code
+from tools.classroom.similar import pairs
+
+HAND = Question("f", None, None, autograd=False)
+EACH = Question("f", None, None, each=True)
+FREE = Question("f", None, None)
+
+
+@pytest.mark.parametrize(
+    ("question", "source", "said"),
+    [
+        (FREE, "from xai_course.methods import amc\ndef f(x): return amc.loss(x)", "calls xai_course.methods.amc"),
+        (FREE, "from xai_course import grad_cam as g\nf = g", "calls xai_course.grad_cam"),
+        (FREE, "import xai_course\ndef f(x): return xai_course.maps.x(x)", "calls xai_course"),
+        (FREE, 'import importlib as i\ndef f(x): return i.import_module("xai_course.maps").x(x)', "xai_course.maps"),
+        (FREE, "import xai_course.methods as m\ndef h(x): return m.g(x)\ndef f(x): return h(x)", "xai_course.methods"),
+        (FREE, "from xai_course.methods import amc\ndef f(x): return x\nprint(amc)", ""),
+        (FREE, "def f(x):\n    '''xai_course.methods has this too'''\n    return x", ""),
+        (FREE, "from xai_course.data import batch\ndef f(x): return x.backward()", ""),
+        (HAND, "import torch\ndef f(x): return torch.autograd.grad(x.sum(), x)", "uses autograd"),
+        (HAND, "def f(x):\n    x.sum().backward()\n    return x.grad", "uses backward"),
+        (HAND, "from torch.func import grad\ndef f(x): return grad(sum)(x)", "uses torch.func.grad"),
+        (HAND, "import torch\ndef f(x): return torch.ones(3, requires_grad=True)", "uses requires_grad"),
+        (HAND, "def f(x):\n    grad = 2 * x\n    return grad", ""),
+        (EACH, "def f(ls, w):\n    sum(l(w) for l in ls).backward()\n    return w.grad", "outside a loop"),
+        (EACH, "def f(ls, w):\n    for l in ls:\n        l(w).backward()\n    return w.grad", ""),
+        (EACH, "def one(l, w): return grad(l(w), w)[0]\ndef f(ls, w): return sum(one(l, w) for l in ls)", ""),
+        (EACH, "def one(l, w): return grad(l(w), w)[0]\ndef f(ls, w): return one(lambda w: g(ls, w), w)", "outside"),
+    ],
+)  # fmt: skip
+def test_the_rules_of_a_text_are_read_from_the_answer_and_what_it_calls(question, source, said):
+    found = Code([Cell(source)]).broken(question, ())
+    assert said in found and bool(found) == bool(said)
+
+
+def test_what_an_earlier_question_breaks_is_not_held_against_a_later_one():
+    code = Code([Cell("from xai_course import maps\ndef e(x): return maps(x)\ndef f(x): return e(x)")])
+    assert code.broken(FREE, ()) and code.broken(FREE, {"e", "f"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "python"),
+    [
+        ("%time x = 1\ny = 2", "pass\ny = 2"),
+        ("!pip install x\nx?\ntorch.nn??", "pass\npass\npass"),
+        ("%%time\nx = 1", "x = 1"),
+        ("%%bash\nrm -r /", ""),
+        ("s = '''\n%d!'''", "s = '''\n%d!'''"),
+        ("if x:\n    %matplotlib inline\n    y = 1", "if x:\n    pass\n    y = 1"),
+        ("(" * 5000, "(" * 5000),
+    ],
+)
+def test_a_notebook_s_additions_to_python_are_passed_over(source, python):
+    assert plain(source) == python and Cell(source).source == python
+
+
+def test_of_several_notebooks_the_one_named_like_the_assignment_counts_then_the_newest(tmp_path):
+    import os
+
+    (tmp_path / "ann").mkdir()
+    for age, name in enumerate(("final.ipynb", "amc.ipynb", "draft.ipynb", "notes.ipynb")):
+        source = "x = 1" if name == "notes.ipynb" else f"def angles(u, v): return {age}"
+        nbformat.write(new_notebook(cells=[new_code_cell(source)]), tmp_path / "ann" / name)
+        os.utime(tmp_path / "ann" / name, (age, age))
+    known = {"amc": {"angles"}, "cam": {"class_map"}}
+    paper = read("ann", collect(tmp_path)["ann"], "amc", known)
+    assert paper.path.name == "amc.ipynb" and "amc.ipynb was marked, not draft.ipynb" in paper.remarks[0]
+    (tmp_path / "ann" / "amc.ipynb").unlink()
+    assert read("ann", collect(tmp_path)["ann"], "amc", known).path.name == "draft.ipynb"  # notes are newer, but empty
+    assert read("ann", collect(tmp_path)["ann"], "cam", known).remarks[-1] == "this is the assignment amc, not cam"
+
+
+ODD = [[], {}, {"cells": 3}, {"cells": [{}]}, {"cells": [3]}, {"metadata": [], "cells": []}, {"cells": []}]
+ODD += [{"cells": [{"cell_type": "code", "source": 3}]}]
+
+
+@pytest.mark.parametrize("content", ODD)
+def test_an_odd_file_is_told_in_plain_words(tmp_path, content):
+    (tmp_path / "odd.ipynb").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="hand it in again|the notebook is empty"):
+        cells_of(tmp_path / "odd.ipynb")
+
+
+def test_an_old_format_and_a_foreign_kernel_are_read(tmp_path):
+    cell = {"cell_type": "code", "input": ["x = 1\n", "y = 2"], "metadata": {}}
+    content = {"worksheets": [{"cells": [cell]}], "metadata": {"kernelspec": {"language": "R"}}}
+    (tmp_path / "old.ipynb").write_text(json.dumps(content))
+    cells, remarks = cells_of(tmp_path / "old.ipynb")
+    assert cells[0].source == "x = 1\ny = 2" and remarks == ["written for a kernel of 'R', run as Python"]
+
+
+def test_no_cell_of_a_table_is_a_formula():
+    table = list(csv.reader(io.StringIO(as_csv([["=1+1", "+a", "-b", "@c", "-1.5", "ok"]]))))
+    assert table == [["'=1+1", "'+a", "'-b", "'@c", "-1.5", "ok"]]
+
+
+@pytest.fixture
+def grades(tmp_path):
+    for name, of, scores in (("cam", 20, {"ann": 15, "bob": 8}), ("amc", 20, {"ann": 20})):
+        (tmp_path / name).mkdir()
+        lines = [f"{student},{score},{of},x" for student, score in scores.items()]
+        (tmp_path / name / "scores.csv").write_text("\n".join(["student,score,of,remark", *lines]))
+    (tmp_path / "cam" / "manual.csv").write_text("student,points\nann,5\nbob,\n")
+    (tmp_path / "cam" / "late.csv").write_text("student;days\nbob;2,5\n".replace("2,5", "2.5"))
+    return tmp_path
+
+
+def test_the_gradebook_adds_manual_points_and_takes_off_what_lateness_costs(grades, capsys):
+    assert cli.main(["marks", "--grades", str(grades), "--late", "10,1"]) == 0
+    table = list(csv.reader((grades / "gradebook.csv").open()))
+    assert table == [
+        ["student", "amc", "cam", "total", "of"],
+        ["ann", "20", "20", "40", "40"],
+        ["bob", "", "6.4", "6.4", "40"],
+    ]
+    assert marks.Late(0.1, 1, 0.3).factor(0.5) == 1 and marks.Late(0.1, 1, 0.3).factor(30) == 0.7
+    with pytest.raises(SystemExit):
+        cli.main(["marks", "--grades", str(grades), "--late", "ten"])
+    (grades / "cam" / "late.csv").write_text("student,days\nzoe,2\n")
+    assert cli.main(["marks", "--grades", str(grades)]) == 2 and "no marks for zoe" in capsys.readouterr().err
+
+
+def test_canvas_and_moodle_get_their_own_tables_and_a_doubtful_roster_is_refused(grades, tmp_path, capsys):
+    people = tmp_path / "people.csv"
+    people.write_text('student,id,name,login\nann,11,"Lee, Ann",ann@x.org\nbob,12,,\n')
+    assert cli.main(["marks", "--grades", str(grades), "--canvas", str(people)]) == 0
+    table = list(csv.reader((grades / "canvas.csv").open()))
+    assert table[0] == ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", "amc", "cam"]
+    assert table[1] == ["    Points Possible", "", "", "", "", "20", "20"]
+    assert table[2:] == [["Lee, Ann", "11", "", "ann@x.org", "", "20", "20"], ["bob", "12", "", "", "", "", "8"]]
+    assert cli.main(["marks", "--grades", str(grades), "--moodle", str(people)]) == 0
+    assert list(csv.reader((grades / "moodle.csv").open()))[1:] == [["11", "20", "20"], ["12", "", "8"]]
+    for text, said in (("student,id\nann,1\nbob,1\n", "lines 2 and 3 have the same id '1'"),
+                       ("student,id\nann,1\nann,2\n", "lines 2 and 3 have the same student 'ann'"),
+                       ("student,id\nann,1\n", "has no line for bob"), ("name\nann\n", "no student, id")):  # fmt: skip
+        people.write_text(text)
+        assert cli.main(["marks", "--grades", str(grades), "--moodle", str(people)]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_copied_code_is_found_under_other_names_and_own_code_is_not():
+    mine = """
+def angles(u, v):
+    chord, both = (u - v).norm(dim=1), (u + v).norm(dim=1)
+    if chord.numel() == 0:
+        return chord
+    return 2 * torch.atan2(chord, both)
+
+def loss(a, s, m):
+    out = []
+    for t, k in zip(a, s):
+        out.append(t**2 if k else max(0, m - t) ** 2)
+    return torch.stack(out)"""
+    copied = mine.replace("chord", "c").replace("both", "d").replace("out", "rows").replace("angles", "theta")
+    other = """
+def angles(u, v):
+    near, far = 2 * torch.asin((u - v).norm(dim=1) / 2), math.pi - 2 * torch.asin((u + v).norm(dim=1) / 2)
+    return torch.where((u * v).sum(1) > 0, near, far)
+
+def loss(a, s, m):
+    return torch.where(s, a.square(), (m - a).clamp(min=0).square())"""
+    papers = {"ann": [Cell(mine)], "bob": [Cell(copied)], "eve": [Cell(other)]}
+    assert [(one, two) for _, one, two in pairs(papers, [])] == [("ann", "bob")]
+    assert pairs(papers, [])[0][0] == 1 and pairs(papers, [Cell(mine)]) == []
