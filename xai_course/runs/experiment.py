@@ -94,8 +94,8 @@ def run(
 ) -> Record:
     """Train and measure one experiment with every seed, write its record and return it.
 
-    A seed that was finished before under the same settings and code is not run again; one that was interrupted goes on
-    from its checkpoint. Both are kept in the cache folder until the settings change.
+    A seed that was finished before under the same settings and code, be it for another row, is not run again; one that
+    was interrupted goes on from its checkpoint. Both are kept in the cache folder until the settings change.
 
     Raises:
         ValueError: an unknown preset, or no seed.
@@ -110,10 +110,11 @@ def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = T
     """One trained and measured network, as plain data; finished results come from the cache."""
     settings, code = experiment.settings(preset), experiment.code()
     key = fingerprint(settings, code)
-    folder = cache_folder() / "runs" / experiment.name / preset / f"seed{seed}-{key}"
+    runs, this = cache_folder() / "runs", f"{preset}/seed{seed}-{key}"
+    folder = runs / experiment.name / this
     done = folder / "result.json"
-    if resume and done.exists():
-        return json.loads(done.read_text("utf-8"))
+    if resume and (alike := next(runs.rglob(f"{this}/result.json"), None)):  # of this row or of one declared alike
+        return json.loads(alike.read_text("utf-8"))
 
     from accelerate.utils import set_seed
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import lru_cache
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from ...data.batch import ArrayData, Splits
+from ...data.folders import FolderData
 from ...data.textured_digits import textured_digits
 
 
@@ -19,6 +22,20 @@ def digits(
     """Textured Digits, kept for the next row; images of each part at "smoke", and the seed that counts as 0."""
     sizes = dict(zip(("train", "validation", "test"), smoke)) if smoke and preset == "smoke" else {}
     return textured_digits(preset, seed=first + seed, **sizes | knobs)
+
+
+def whole(load: Callable[..., Splits], preset: str, *, seed: int, **options: Any) -> Splits:
+    """At "paper" all official training images train, and none is left to choose by; other presets hold some out."""
+    splits = load(preset, seed=seed, **options)
+    if preset != "paper":
+        return splits
+    train, held = copy(splits.train), copy(splits.validation)
+    if isinstance(train, ArrayData) and isinstance(held, ArrayData):
+        train.images, train.labels = torch.cat([train.images, held.images]), torch.cat([train.labels, held.labels])
+        held.images, held.labels = held.images[:0], held.labels[:0]
+    elif isinstance(train, FolderData) and isinstance(held, FolderData):
+        train.items, held.items = train.items + held.items, []
+    return splits._replace(train=train, validation=held, fingerprint=f"{splits.fingerprint} whole")
 
 
 def sized(build: Callable[..., nn.Module], splits: Splits, **options: Any) -> nn.Module:
