@@ -31,10 +31,9 @@ def crop_and_flip(
 
     rows = draw(2 * pad + 1) + torch.arange(height, device=batch.images.device)
     columns = draw(2 * pad + 1) + torch.arange(width, device=batch.images.device)
-    if reflect:  # where the mirror shows the pixel that stands in the middle of the padded image
-        rows, columns = (
-            side - 1 - (side - 1 - (at - pad).abs()).abs() + pad for at, side in ((rows, height), (columns, width))
-        )
+    if reflect:  # what the mirror shows, in the middle of the padded image
+        rows = pad + height - 1 - (height - 1 - (rows - pad).abs()).abs()
+        columns = pad + width - 1 - (width - 1 - (columns - pad).abs()).abs()
     if flip:
         columns = torch.where(draw(2).bool(), columns.flip(1), columns)
     where = (torch.arange(n, device=rows.device)[:, None, None], rows[:, :, None], columns[:, None, :])
@@ -91,26 +90,21 @@ def turned(batch: Batch, generator: torch.Generator) -> Batch:
 
 
 def warped(
-    batch: Batch,
-    generator: torch.Generator,
-    *,
-    degrees: float = 10,
-    shear: float = 10,
-    scale: tuple[float, float] = (0.3, 1.5),
+    batch: Batch, generator: torch.Generator, *, degrees: float = 10, scale: tuple[float, float] = (0.3, 1.5)
 ) -> Batch:
-    """`turned`, then each image turned and sheared by up to so many degrees and scaled about its centre; black comes in.
+    """`turned`, then each image turned, sheared (up to ``degrees`` both) and scaled about its centre; black comes in.
 
     The defaults are those of the compared methods on CUB5 (Min-Max, Sec. B.2). Masks move along, by nearest neighbour.
 
     Example:
         >>> white = Batch(torch.ones(1, 1, 4, 4), torch.zeros(1), None, torch.zeros(1))
-        >>> warped(white, torch.Generator().manual_seed(0), degrees=0, shear=0, scale=(0.5, 0.5)).images[0, 0].tolist()
+        >>> warped(white, torch.Generator().manual_seed(0), degrees=0, scale=(0.5, 0.5)).images[0, 0].tolist()
         [[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     """
     batch = turned(batch, generator)
     images, masks = batch.images, batch.masks
     a, b, size = torch.rand(3, len(images), generator=generator, device=images.device)
-    a, b = (2 * a - 1) * math.radians(degrees), ((2 * b - 1) * math.radians(shear)).tan()
+    a, b = (2 * a - 1) * math.radians(degrees), ((2 * b - 1) * math.radians(degrees)).tan()
     size, cos, sin, zero = scale[0] + (scale[1] - scale[0]) * size, a.cos(), a.sin(), torch.zeros_like(a)
     across, down = torch.stack([cos - b * sin, sin + b * cos, zero], 1), torch.stack([-sin, cos, zero], 1)
     theta = torch.stack([across, down], 1) / size[:, None, None]
@@ -118,21 +112,3 @@ def warped(
     if masks is not None:
         masks = F.grid_sample(masks[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0] > 0.5
     return batch._replace(images=F.grid_sample(images, grid, align_corners=False), masks=masks)
-
-
-def mirrored(batch: Batch, generator: torch.Generator) -> Batch:
-    """Left and right exchanged in half of the images, masks with them (CUB5).
-
-    Example:
-        >>> images = torch.tensor([0.0, 1]).expand(4, 1, 1, 2)
-        >>> batch = Batch(images, torch.zeros(4), None, torch.zeros(4))
-        >>> mirrored(batch, torch.Generator().manual_seed(0)).images[:, 0, 0]
-        tensor([[1., 0.],
-                [0., 1.],
-                [1., 0.],
-                [1., 0.]])
-    """
-    on = torch.rand(len(batch.images), generator=generator, device=generator.device) < 0.5
-    images = torch.where(on.view(-1, 1, 1, 1), batch.images.flip(-1), batch.images)
-    masks = None if batch.masks is None else torch.where(on.view(-1, 1, 1), batch.masks.flip(-1), batch.masks)
-    return batch._replace(images=images, masks=masks)

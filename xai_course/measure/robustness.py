@@ -160,9 +160,8 @@ def clean_accuracy(method: Measurable, splits: Splits) -> dict[str, float]:
             confidence.append(best.values[:, 0])
     mean = {"accuracy": right, "top5": top5, "confidence": confidence}
     found = {name: torch.cat(parts).float().mean().item() for name, parts in mean.items()}
-    if len(splits.validation):
-        found["validation_accuracy"] = share_right(method, splits.validation)
-    return found
+    held = {"validation_accuracy": share_right(method, splits.validation)} if len(splits.validation) else {}
+    return found | held
 
 
 def fgsm_accuracy(

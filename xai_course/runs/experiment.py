@@ -110,11 +110,10 @@ def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = T
     """One trained and measured network, as plain data; finished results come from the cache."""
     settings, code = experiment.settings(preset), experiment.code()
     key = fingerprint(settings, code)
-    runs, this = cache_folder() / "runs", f"{preset}/seed{seed}-{key}"
-    folder = runs / experiment.name / this
-    done = folder / "result.json"
-    if resume and (alike := next(runs.rglob(f"{this}/result.json"), None)):  # of this row or of one declared alike
-        return json.loads(alike.read_text("utf-8"))
+    folder = cache_folder() / "runs" / experiment.name / preset / f"seed{seed}-{key}"
+    done = folder / "result.json"  # or that of a row declared alike
+    if resume and (found := next((cache_folder() / "runs").rglob(f"{preset}/{folder.name}/result.json"), None)):
+        return json.loads(found.read_text("utf-8"))
 
     from accelerate.utils import set_seed
 

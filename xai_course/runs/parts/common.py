@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from ...data.batch import ArrayData, Splits
-from ...data.folders import FolderData
 from ...data.textured_digits import textured_digits
 
 
@@ -30,11 +29,10 @@ def whole(load: Callable[..., Splits], preset: str, *, seed: int, **options: Any
     if preset != "paper":
         return splits
     train, held = copy(splits.train), copy(splits.validation)
-    if isinstance(train, ArrayData) and isinstance(held, ArrayData):
-        train.images, train.labels = torch.cat([train.images, held.images]), torch.cat([train.labels, held.labels])
-        held.images, held.labels = held.images[:0], held.labels[:0]
-    elif isinstance(train, FolderData) and isinstance(held, FolderData):
-        train.items, held.items = train.items + held.items, []
+    for part in vars(train).keys() & {"images", "labels", "items"}:  # in memory, or in files
+        ours, other = getattr(train, part), getattr(held, part)
+        setattr(train, part, ours + other if part == "items" else torch.cat([ours, other]))
+        setattr(held, part, other[:0])
     return splits._replace(train=train, validation=held, fingerprint=f"{splits.fingerprint} whole")
 
 
