@@ -120,6 +120,18 @@ def test_crops_move_images_and_masks_together(flip):
     assert seen == ({True, False} if flip else {False})
 
 
+def test_a_reflected_border_is_pytorchs_own():
+    """AMC-Loss's released code: two pixels of reflected border, then a random crop, no flip."""
+    images = torch.rand(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    batch = Batch(images, torch.zeros(40).long(), images[:, 0] > 0.5, torch.arange(40))
+    moved = crop_and_flip(batch, torch.Generator().manual_seed(1), pad=2, flip=False, reflect=True)
+    padded, places = torch.nn.functional.pad(images, (2,) * 4, mode="reflect"), set()
+    for before, after in zip(padded, moved.images):
+        crops = {(y, x): before[:, y : y + 6, x : x + 6] for y in range(5) for x in range(5)}
+        places.add(next(place for place, crop in crops.items() if torch.equal(crop, after)))
+    assert len(places) > 15 and torch.equal(moved.masks, moved.images[:, 0] > 0.5)
+
+
 def test_the_plain_network_sums_its_decisions():
     method = Separate(small_cnn(3, seed=0))
     batch = Batch(torch.rand(2, 3, 32, 32), torch.tensor([[1.0, 0, 1], [0, 0, 1]]), None, torch.arange(2))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from tools import ledger
-from xai_course.data.augment import mirrored, turned
+from xai_course.data.augment import crop_and_flip, turned, warped
 from xai_course.data.batch import Batch
 from xai_course.methods.erasing import Erasing, erase
 from xai_course.methods.minmax import MaskRule, MinMax
@@ -54,7 +56,38 @@ def pairs(seed: int = 0) -> Batch:
     return Batch(images, torch.arange(6), images[:, 0] > 0.5, torch.arange(6))
 
 
-@pytest.mark.parametrize("augment", [turned, mirrored])
+def test_every_image_is_turned_by_itself_in_all_eight_ways():
+    image = torch.arange(9.0).view(1, 3, 3)
+    batch = Batch(image.expand(400, 1, 3, 3), torch.zeros(400), None, torch.arange(400))
+    eight = [torch.rot90(flipped, k, (-2, -1)) for flipped in (image, image.flip(-1)) for k in range(4)]
+    counts = [0] * 8
+    for found in turned(batch, torch.Generator().manual_seed(0)).images:
+        counts[[torch.equal(found, one) for one in eight].index(True)] += 1
+    assert sum(counts) == 400 and min(counts) > 25, counts
+
+
+def test_warped_is_torchvisions_affine_map():
+    """A square scaled by 1 and sheared only, against the library of Min-Max's authors; masks move along."""
+    from torchvision.transforms.v2 import functional as tv
+
+    image = torch.zeros(1, 1, 33, 33)
+    image[..., 4:29, 9:24] = 1
+    batch = Batch(image, torch.zeros(1), image[:, 0] > 0.5, torch.arange(1))
+    for seed in range(3):
+        once = turned(batch, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        out = warped(batch, generator, degrees=10, scale=(0.9, 0.9))
+        assert out.masks.float().sub(out.images[:, 0]).abs().mean() < 0.02
+        again = torch.Generator().manual_seed(seed)
+        torch.randint(8, (1,), generator=again)
+        a, b, _ = torch.rand(3, 1, generator=again)
+        angle, shear = (2 * a - 1).item() * 10, (2 * b - 1).item() * 10
+        bilinear = tv.InterpolationMode.BILINEAR
+        theirs = tv.affine(once.images, angle, [0, 0], 0.9, [shear, 0], interpolation=bilinear)
+        assert (theirs - out.images).abs().mean() < 1e-4, (angle, shear)
+
+
+@pytest.mark.parametrize("augment", [turned, partial(crop_and_flip, pad=0)])
 def test_augmentation_moves_mask_with_image(augment):
     changed = 0
     for seed in range(8):

@@ -69,9 +69,10 @@ def test_same_seed_same_weights_other_seed_other_weights():
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
-@pytest.mark.parametrize("schedule", ["constant", "steps", "one_cycle", "cosine", "gaussian_ramps"])
+@pytest.mark.parametrize("schedule", ["constant", "steps", "one_cycle", "cosine", "gaussian_ramps", "gaussian_steps"])
 def test_interrupted_between_any_two_steps_resumes_bit_for_bit(tmp_path, schedule):
-    steps = {"milestones": (1,)} if schedule == "steps" else {"ramp_up": 0.5, "ramp_down": 0.5}
+    steps = {"milestones": (1,)} if "steps" in schedule else {}
+    steps |= {} if schedule == "steps" else {"ramp_up": 0.5, "ramp_down": 0.5}
     preset = Preset(epochs=2, batch_size=16, schedule=schedule, lr=0.01, checkpoint_seconds=0.0, **steps)
     whole = CrossEntropy(net())
     expected = without_seconds(fit(whole, toy(), preset, augment=shift))
@@ -485,6 +486,24 @@ def test_gaussian_ramps_follow_the_paper():
         schedule.step()
     assert group["lr"] == pytest.approx(0.003 * 0.043937, rel=1e-3)
     assert group["betas"][0] == pytest.approx(0.9 * 0.043937 + 0.5 * (1 - 0.043937), rel=1e-4)
+
+
+def test_adam_of_loss_attention_follows_the_paper():
+    """Sec. V-B: e^{-(1-T)^2} up to 0.003 over 80 epochs, flat for 40, then 3e-4 and 3e-5; beta_2 0.99, then 0.999."""
+    method = CrossEntropy(net())
+    preset = Preset(epochs=200, schedule="gaussian_steps", lr=0.003, ramp_up=0.4, milestones=(120, 160))
+    schedule, seen = make_schedule(make_optimizer(method.parameter_groups(), preset), preset, steps_per_epoch=1), {}
+    for epoch in range(200):
+        group = schedule.optimizer.param_groups[0]
+        seen[epoch] = (group["lr"], *group["betas"])
+        schedule.step()
+    assert seen[0] == pytest.approx((0.003 / 2.718281828, 0.9, 0.99)) and seen[79][2] == 0.99
+    flat = {seen[epoch] for epoch in range(80, 120)}
+    assert len(flat) == 1 and flat.pop() == pytest.approx((0.003, 0.9, 0.999))
+    assert seen[120] == seen[159] == pytest.approx((3e-4, 0.9, 0.999))
+    assert seen[160] == seen[199] == pytest.approx((3e-5, 0.9, 0.999))
+    with pytest.raises(ValueError, match='belongs to optimizer "adam"'):
+        Preset(optimizer="sgd", schedule="gaussian_steps", milestones=(2,))
 
 
 def test_steps_take_a_tenth_after_each_milestone():

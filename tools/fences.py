@@ -4,6 +4,7 @@
   only the items named, such as ``digits``;
 - a fence ``{bench} table setting`` becomes a table of the bench, or its verdicts in words;
 - a fence ``{speed}`` becomes the tables of the benchmark records;
+- a fence ``{departures} paper`` becomes the table of settings in which a paper's rows depart from it;
 - a fence ``{ledger}`` becomes the ledger of equations, algorithms and tables;
 - a fence ``{api}`` becomes the documentation of every public module, so that none can be forgotten;
 - a role ``{record}`experiment metric` `` becomes "0.884 ± 0.003 (3 seeds)"; an optional third word is
@@ -21,11 +22,12 @@ from collections.abc import Callable
 from tools import api
 from tools.bench_page import bench_markdown
 from tools.ledger import ledger_markdown
+from tools.settings import departures_markdown
 from tools.speed import speed_markdown
 from xai_course.runs.report import report_markdown
 
 ASKED = re.compile(
-    r"^```\{(?P<kind>report|bench|speed|ledger|api)\}[ \t]*(?P<of>[^\n]*?)[ \t]*\n```[ \t]*$"
+    r"^```\{(?P<kind>report|bench|speed|ledger|departures|api)\}[ \t]*(?P<of>[^\n]*?)[ \t]*\n```[ \t]*$"
     r"|\{record\}`(?P<record>[^`\n]+)`",
     re.M,
 )
@@ -58,6 +60,7 @@ def block_text(kind: str, argument: str) -> str:
     if kind == "report" and not argument:
         raise ValueError("a {report} fence needs a paper, as in {report} amc")
     made = {"ledger": ledger_markdown, "speed": speed_markdown, "api": api.markdown, "bench": bench_markdown}
+    made |= {"departures": departures_markdown}
     return made.get(kind, report_markdown)(*argument.split())
 
 

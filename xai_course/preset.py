@@ -133,8 +133,9 @@ class Preset:
         optimizer: "adam" (momentum is beta_1) or "sgd".
         nesterov: SGD's look-ahead momentum.
         schedule: "constant", "steps" (a tenth after each epoch in ``milestones``), "one_cycle" (peak ``lr``), "cosine"
-            (to 0), or "gaussian_ramps" (AMC-Loss, Sec. 3.2: up over the share ``ramp_up`` of the epochs, down
-            over the last share ``ramp_down``, momentum falling to 0.5 with it).
+            (to 0), "gaussian_ramps" (AMC-Loss, Sec. 3.2: up over the share ``ramp_up`` of the epochs, down
+            over the last share ``ramp_down``, momentum falling to 0.5 with it), or "gaussian_steps" (Adam in
+            Loss-Attention, Sec. V-B: `GaussianSteps`).
         clip_norm: largest global gradient norm, None for no limit.
         precision: "no" (float32) or "bf16" (autocast).
         ema: decay of the averaged weights that training ends with; None ends with the last ones. Averaging does not
@@ -176,7 +177,7 @@ class Preset:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        if (self.schedule == "steps") != bool(self.milestones):
+        if self.schedule.endswith("steps") != bool(self.milestones):
             raise ValueError(f'milestones belong to schedule "steps", got {self.milestones} with {self.schedule!r}')
         for name in ("ramp_up", "ramp_down"):
             if not 0 <= getattr(self, name) <= 1:
@@ -193,10 +194,12 @@ class Preset:
             raise ValueError(f"milestones must rise within 1 .. {self.epochs - 1}, got {self.milestones}")
         if self.nesterov and self.optimizer != "sgd":
             raise ValueError(f'nesterov belongs to optimizer "sgd", got {self.optimizer!r}')
+        if self.schedule == "gaussian_steps" and self.optimizer != "adam":
+            raise ValueError(f'schedule "gaussian_steps" belongs to optimizer "adam", got {self.optimizer!r}')
 
 
 _OPTIMIZERS = ("adam", "sgd")
-_SCHEDULES = ("constant", "steps", "one_cycle", "cosine", "gaussian_ramps")
+_SCHEDULES = ("constant", "steps", "one_cycle", "cosine", "gaussian_ramps", "gaussian_steps")
 
 
 class GaussianRamps:
@@ -239,6 +242,32 @@ class GaussianRamps:
         self.step()
 
 
+class GaussianSteps(GaussianRamps):
+    r"""Adam as in Loss-Attention, Sec. V-B: rate ``lr`` :math:`e^{-(1-T)^2}`, a tenth of it after each milestone.
+
+    T rises from 0 to 1 over the share ``ramp_up`` of the epochs; :math:`\beta_2` is 0.99 until then and 0.999 after.
+
+    Example:
+        >>> preset = Preset(epochs=5, schedule="gaussian_steps", lr=0.003, ramp_up=0.4, milestones=(3, 4))
+        >>> optimizer = make_optimizer([{"params": [torch.zeros(1)]}], preset)
+        >>> schedule, seen = make_schedule(optimizer, preset, steps_per_epoch=1), []
+        >>> for _ in range(5):
+        ...     seen.append((round(optimizer.param_groups[0]["lr"], 5), optimizer.param_groups[0]["betas"][1]))
+        ...     schedule.step()
+        >>> seen
+        [(0.0011, 0.99), (0.00234, 0.99), (0.003, 0.999), (0.0003, 0.999), (3e-05, 0.999)]
+    """
+
+    def step(self) -> None:
+        self.count += 1
+        epoch, p = self.count // self.steps_per_epoch, self.preset
+        up, dropped = p.ramp_up * p.epochs, sum(milestone <= epoch for milestone in p.milestones)
+        for group in self.optimizer.param_groups:
+            base = group.setdefault("initial_lr", group["lr"])
+            group["lr"] = base * gaussian_ramp_up(epoch, up, steepness=1) * 0.1**dropped
+            group["betas"] = (p.momentum, 0.99 if epoch < up else 0.999)
+
+
 def make_optimizer(groups: Iterable[dict[str, Any]], preset: Preset) -> torch.optim.Optimizer:
     """Adam or SGD over parameter groups (`Method.parameter_groups`); a group may carry its own learning rate.
 
@@ -279,6 +308,7 @@ def make_schedule(
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, at, gamma=0.1)
     if preset.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-    if preset.schedule == "gaussian_ramps":
-        return GaussianRamps(optimizer, preset, steps_per_epoch)
+    if preset.schedule.startswith("gaussian"):
+        kind = GaussianRamps if preset.schedule == "gaussian_ramps" else GaussianSteps
+        return kind(optimizer, preset, steps_per_epoch)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

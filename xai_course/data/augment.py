@@ -11,8 +11,12 @@ from torch import Tensor
 from .batch import Batch
 
 
-def crop_and_flip(batch: Batch, generator: torch.Generator, *, pad: int = 4, flip: bool = True) -> Batch:
-    """Each image moved by up to ``pad`` pixels (zeros come in) and mirrored half of the time; masks move along.
+def crop_and_flip(
+    batch: Batch, generator: torch.Generator, *, pad: int = 4, flip: bool = True, reflect: bool = False
+) -> Batch:
+    """Each image moved by up to ``pad`` pixels and mirrored half of the time; masks move along.
+
+    What comes in is zero, or with ``reflect`` the border's mirror image (AMC-Loss's released code: 2 pixels, no flip).
 
     Example:
         >>> white = Batch(torch.ones(1, 1, 4, 4), torch.zeros(1), None, torch.zeros(1))
@@ -27,6 +31,9 @@ def crop_and_flip(batch: Batch, generator: torch.Generator, *, pad: int = 4, fli
 
     rows = draw(2 * pad + 1) + torch.arange(height, device=batch.images.device)
     columns = draw(2 * pad + 1) + torch.arange(width, device=batch.images.device)
+    if reflect:  # what the mirror shows, in the middle of the padded image
+        rows = pad + height - 1 - (height - 1 - (rows - pad).abs()).abs()
+        columns = pad + width - 1 - (width - 1 - (columns - pad).abs()).abs()
     if flip:
         columns = torch.where(draw(2).bool(), columns.flip(1), columns)
     where = (torch.arange(n, device=rows.device)[:, None, None], rows[:, :, None], columns[:, None, :])
@@ -60,38 +67,48 @@ def scaled_crop(batch: Batch, generator: torch.Generator, *, least: float = 0.08
 
 
 def turned(batch: Batch, generator: torch.Generator) -> Batch:
-    """The whole batch mirrored at random in both directions and turned by a random quarter, masks with it (GlaS).
+    """Each image mirrored half of the time and turned by a random quarter, masks with it (Min-Max on GlaS).
+
+    Together these are all flips in both directions, each of the eight results equally likely. Images are square.
 
     Example:
         >>> images = torch.arange(4.0).reshape(1, 1, 2, 2)
         >>> turned(Batch(images, torch.zeros(1), None, torch.zeros(1)), torch.Generator().manual_seed(0)).images[0, 0]
-        tensor([[3., 1.],
-                [2., 0.]])
+        tensor([[1., 0.],
+                [3., 2.]])
     """
-    flip_x, flip_y, quarters = (
-        int(torch.randint(n, (), generator=generator, device=generator.device)) for n in (2, 2, 4)
-    )
-    dims = [d for d, on in ((-1, flip_x), (-2, flip_y)) if on]
+    which = torch.randint(8, (len(batch.images),), generator=generator, device=batch.images.device)
 
     def move(x: Tensor) -> Tensor:
-        return torch.rot90(x.flip(dims), quarters, (-2, -1))
+        moved = x
+        for k in range(1, 8):  # chosen by where, not by index: nothing waits for the device
+            one = torch.rot90(x.flip(-1) if k > 3 else x, k % 4, (-2, -1))
+            moved = torch.where((which == k).view(-1, *[1] * (x.ndim - 1)), one, moved)
+        return moved
 
     return batch._replace(images=move(batch.images), masks=None if batch.masks is None else move(batch.masks))
 
 
-def mirrored(batch: Batch, generator: torch.Generator) -> Batch:
-    """Left and right exchanged in half of the images, masks with them (CUB5).
+def warped(
+    batch: Batch, generator: torch.Generator, *, degrees: float = 10, scale: tuple[float, float] = (0.3, 1.5)
+) -> Batch:
+    """`turned`, then each image turned, sheared (up to ``degrees`` both) and scaled about its centre; black comes in.
+
+    The defaults are those of the compared methods on CUB5 (Min-Max, Sec. B.2). Masks move along, by nearest neighbour.
 
     Example:
-        >>> images = torch.tensor([0.0, 1]).expand(4, 1, 1, 2)
-        >>> batch = Batch(images, torch.zeros(4), None, torch.zeros(4))
-        >>> mirrored(batch, torch.Generator().manual_seed(0)).images[:, 0, 0]
-        tensor([[1., 0.],
-                [0., 1.],
-                [1., 0.],
-                [1., 0.]])
+        >>> white = Batch(torch.ones(1, 1, 4, 4), torch.zeros(1), None, torch.zeros(1))
+        >>> warped(white, torch.Generator().manual_seed(0), degrees=0, scale=(0.5, 0.5)).images[0, 0].tolist()
+        [[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     """
-    on = torch.rand(len(batch.images), generator=generator, device=generator.device) < 0.5
-    images = torch.where(on.view(-1, 1, 1, 1), batch.images.flip(-1), batch.images)
-    masks = None if batch.masks is None else torch.where(on.view(-1, 1, 1), batch.masks.flip(-1), batch.masks)
-    return batch._replace(images=images, masks=masks)
+    batch = turned(batch, generator)
+    images, masks = batch.images, batch.masks
+    a, b, size = torch.rand(3, len(images), generator=generator, device=images.device)
+    a, b = (2 * a - 1) * math.radians(degrees), ((2 * b - 1) * math.radians(degrees)).tan()
+    size, cos, sin, zero = scale[0] + (scale[1] - scale[0]) * size, a.cos(), a.sin(), torch.zeros_like(a)
+    across, down = torch.stack([cos - b * sin, sin + b * cos, zero], 1), torch.stack([-sin, cos, zero], 1)
+    theta = torch.stack([across, down], 1) / size[:, None, None]
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    if masks is not None:
+        masks = F.grid_sample(masks[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0] > 0.5
+    return batch._replace(images=F.grid_sample(images, grid, align_corners=False), masks=masks)

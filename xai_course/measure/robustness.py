@@ -139,7 +139,7 @@ def pgd(
 
 
 def clean_accuracy(method: Measurable, splits: Splits) -> dict[str, float]:
-    """Top-1 and top-5 accuracy on the test split, top-1 on the validation split, mean confidence of the prediction.
+    """Top-1 and top-5 accuracy on the test split, top-1 on the validation split if any, mean confidence.
 
     Example:
         >>> from xai_course.data.batch import ArrayData
@@ -161,7 +161,8 @@ def clean_accuracy(method: Measurable, splits: Splits) -> dict[str, float]:
             confidence.append(best.values[:, 0])
     mean = {"accuracy": right, "top5": top5, "confidence": confidence}
     found = {name: torch.cat(parts).float().mean().item() for name, parts in mean.items()}
-    return found | {"validation_accuracy": share_right(method, splits.validation)}
+    held = {"validation_accuracy": share_right(method, splits.validation)} if len(splits.validation) else {}
+    return found | held
 
 
 def fgsm_accuracy(

@@ -92,8 +92,8 @@ def run(
 ) -> Record:
     """Train and measure one experiment with every seed, write its record and return it.
 
-    A seed that was finished before under the same settings and code is not run again; one that was interrupted goes on
-    from its checkpoint. Both are kept in the cache folder until the settings change.
+    A seed that was finished before under the same settings and code, be it for another row, is not run again; one that
+    was interrupted goes on from its checkpoint. Both are kept in the cache folder until the settings change.
 
     Raises:
         ValueError: an unknown preset, or no seed.
@@ -108,9 +108,9 @@ def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = T
     settings, code = experiment.settings(preset), experiment.code()
     key = fingerprint(settings, code)
     folder = cache_folder() / "runs" / experiment.name / preset / f"seed{seed}-{key}"
-    done = folder / "result.json"
-    if resume and done.exists():
-        return json.loads(done.read_text("utf-8"))
+    done = folder / "result.json"  # or that of a row declared alike
+    if resume and (found := next((cache_folder() / "runs").rglob(f"{preset}/{folder.name}/result.json"), None)):
+        return json.loads(found.read_text("utf-8"))
 
     from accelerate.utils import set_seed
 
