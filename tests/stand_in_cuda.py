@@ -41,8 +41,30 @@ READ_BACK = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_se
 READ_BACK |= {"unique_consecutive", "bincount", "repeat_interleave", "_linalg_check_errors"}
 INDEX = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 # Beside pointwise kernels these take a number in a CPU tensor without dimensions.
-NUMBERS = {"where", "masked_fill", "masked_fill_", "fill", "fill_", "index_fill", "index_fill_", "copy_", "clamp", "lerp"}
-FLOATS_ONLY = {"mm", "bmm", "addmm", "baddbmm", "convolution", "avg_pool2d", "upsample_bilinear2d", "dot", "mv", "im2col"}
+NUMBERS = {
+    "where",
+    "masked_fill",
+    "masked_fill_",
+    "fill",
+    "fill_",
+    "index_fill",
+    "index_fill_",
+    "copy_",
+    "clamp",
+    "lerp",
+}
+FLOATS_ONLY = {
+    "mm",
+    "bmm",
+    "addmm",
+    "baddbmm",
+    "convolution",
+    "avg_pool2d",
+    "upsample_bilinear2d",
+    "dot",
+    "mv",
+    "im2col",
+}
 FLOATS_ONLY |= {"max_pool2d_with_indices", "_adaptive_avg_pool2d", "native_batch_norm"}
 # PyTorch's manual, "CUDA Ops that can autocast to float32" and "... promote to the widest input type".
 FLOAT32 = """__pow__ __rdiv__ __rpow__ __rtruediv__ acos asin binary_cross_entropy_with_logits cosh cosine_embedding_loss
@@ -407,6 +429,7 @@ def install(*, capability=(7, 5), memory=15 * 2**30, float64=True) -> None:
 
     OPTIONS["float64"] = float64
     torch.__future__.set_swap_module_params_on_conversion(True)
+    torch.is_autocast_enabled = lambda kind="cuda": torch.is_autocast_cpu_enabled()
     torch.Generator, torch.autocast, torch.amp.autocast = Generator, Autocast, Autocast
     name = f"Stand-in {capability[0]}.{capability[1]}"
     properties = SimpleNamespace(name=name, total_memory=memory, major=capability[0], minor=capability[1])
