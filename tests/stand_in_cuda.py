@@ -1,9 +1,10 @@
 """A GPU for a machine without one: tensors that say ``cuda:0``, hold host memory, and refuse what CUDA would refuse.
 
-``install()`` once, before anything else, in a process of its own. From then on ``torch.cuda.is_available()`` is true and
+``install()`` once, before anything else, in a process of its own. From then on ``torch.cuda.is_available()`` is true,
+and
 
-- an operation on tensors of two devices raises, as do a generator of the wrong device, ``numpy()``, and a matrix product
-  or a convolution of whole numbers;
+- an operation on tensors of two devices raises, as do a generator of the wrong device, ``numpy()``, and a matrix
+  product or a convolution of whole numbers;
 - ``STALLS`` counts by place in the package where the host waits for the device (a number read, a mask as index, a copy
   to the host), ``UPLOADS`` where something is copied to the device;
 - the device has its own random stream, whose state has 16 bytes (seed and offset), unlike a CPU's;
@@ -67,12 +68,14 @@ FLOATS_ONLY = {
 }
 FLOATS_ONLY |= {"max_pool2d_with_indices", "_adaptive_avg_pool2d", "native_batch_norm"}
 # PyTorch's manual, "CUDA Ops that can autocast to float32" and "... promote to the widest input type".
-FLOAT32 = """__pow__ __rdiv__ __rpow__ __rtruediv__ acos asin binary_cross_entropy_with_logits cosh cosine_embedding_loss
-cdist cosine_similarity cross_entropy cumprod cumsum dist erfinv exp expm1 group_norm hinge_embedding_loss kl_div l1_loss
-layer_norm log log10 log_softmax log1p log2 margin_ranking_loss mse_loss multilabel_margin_loss multi_margin_loss nll_loss
-norm normalize pdist poisson_nll_loss pow prod reciprocal rsqrt sinh smooth_l1_loss soft_margin_loss softmax softmin
-softplus sum renorm tan triplet_margin_loss vector_norm linalg_vector_norm""".split()
-WIDEST = "addcdiv addcmul atan2 bilinear cross dot grid_sample index_put scatter_add tensordot".split()
+FLOAT32 = """
+__pow__ __rdiv__ __rpow__ __rtruediv__ acos asin binary_cross_entropy_with_logits cosh cosine_embedding_loss cdist
+cosine_similarity cross_entropy cumprod cumsum dist erfinv exp expm1 group_norm hinge_embedding_loss kl_div l1_loss
+layer_norm log log10 log_softmax log1p log2 margin_ranking_loss mse_loss multilabel_margin_loss multi_margin_loss
+nll_loss norm normalize pdist poisson_nll_loss pow prod reciprocal rsqrt sinh smooth_l1_loss soft_margin_loss softmax
+softmin softplus sum renorm tan triplet_margin_loss vector_norm linalg_vector_norm
+"""
+WIDEST = "addcdiv addcmul atan2 bilinear cross dot grid_sample index_put scatter_add tensordot"
 
 
 def place() -> str:
@@ -370,8 +373,8 @@ def _cast(name, args, kwargs):
 
     if name == "binary_cross_entropy":
         raise RuntimeError(f"binary_cross_entropy is unsafe to autocast (at {place()})")
-    widen = name in FLOAT32 and kwargs.get("dtype") is None
-    if name in WIDEST:
+    widen = name in FLOAT32.split() and kwargs.get("dtype") is None
+    if name in WIDEST.split():
         widen = torch.float32 in {x.dtype for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)}
     return (tree_map(wide, args), tree_map(wide, kwargs)) if widen else (args, kwargs)
 

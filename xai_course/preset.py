@@ -137,8 +137,8 @@ class Preset:
             (to 0), or "gaussian_ramps" (AMC-Loss, Sec. 3.2: up over the share ``ramp_up`` of the epochs, down
             over the last share ``ramp_down``, momentum falling to 0.5 with it).
         clip_norm: largest global gradient norm, None for no limit.
-        precision: "no" (float32), or autocast to "bf16", to "fp16" (losses scaled), or to what the device has ("auto", see
-            `half_precision`).
+        precision: "no" (float32), or autocast to "bf16", to "fp16" (losses scaled), or to what the device has ("auto",
+            see `half_precision`).
         ema: decay of the averaged weights that training ends with; None ends with the last ones. Averaging does not
             influence training, so a second run without it gives the raw weights of the same trajectory.
         limit: use only the first so many training images.

@@ -1,4 +1,4 @@
-"""One readable loop for every method: CPU, one accelerator, several processes, half precision; exact resume after a kill.
+"""One readable loop for every method: CPU, accelerator, several processes, half precision; exact resume after a kill.
 
 The loop wraps no module in DistributedDataParallel. Every process accumulates the gradients of its share of the batch
 over as many backward passes as its method yields, and accelerate averages them once, just before the optimiser step.
