@@ -326,6 +326,8 @@ class _Run:
             return
         state = self.read(self.path)
         self.method.load_state_dict(state["method"])
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = self.optimizer.defaults["fused"]  # the device's affair, as where Adam's steps lie
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if state["scaler"]:
