@@ -1,7 +1,8 @@
 """What a row costs on a GPU, before one is there: one small step counted on a CPU, scaled by what the card can do.
 
 An estimate, likely within a factor of three: arithmetic at ``SHARE`` of the card's peak or memory traffic, whichever
-takes longer, at least ``STEP`` seconds a step, and nothing for loading data or measuring. Memory is what the graph holds for the backward pass, weights and optimiser included.
+takes longer, at least ``STEP`` seconds a step, and nothing for loading data or measuring. Memory is what the graph
+holds for the backward pass, with weights and optimiser.
 """
 
 from __future__ import annotations
