@@ -31,6 +31,7 @@ from .preset import Clock, Preset, half_precision, make_optimizer, make_schedule
 __all__ = ["Augment", "epoch_order", "fit"]
 
 Augment = Callable[[Batch, torch.Generator], Batch]
+PARTS = ("method", "optimizer", "schedule", "scaler", "average")  # what a checkpoint holds the state of
 CURE = "lower lr or the method's weight, or set clip_norm"
 
 
@@ -299,11 +300,7 @@ class _Run:
         self.check_weights()
         state = {
             "signature": self.signature,
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            **{name: part.state_dict() for name in PARTS if (part := getattr(self, name)) is not None},
             "progress": {"epoch": self.epoch, "step": self.step, "seconds": seconds},
             "sums": self.sums,
             "history": self.history,
@@ -325,15 +322,11 @@ class _Run:
         if self.path is None or not self.path.exists():
             return
         state = self.read(self.path)
-        self.method.load_state_dict(state["method"])
         for group in state["optimizer"]["param_groups"]:
             group["fused"] = self.optimizer.defaults["fused"]  # the device's affair, as where Adam's steps lie
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        for name in PARTS:
+            if state.get(name):
+                getattr(self, name).load_state_dict(state[name])
         self.epoch, self.step, self.seconds = (state["progress"][k] for k in ("epoch", "step", "seconds"))
         self.sums = {name: total.to(self.device) for name, total in state["sums"].items()}
         self.history = state["history"]
