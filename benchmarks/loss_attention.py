@@ -39,7 +39,7 @@ def heads(images: int = 2) -> dict:
     torch.manual_seed(0)
     net = PatchNet(nn.Sequential(), 512, 10)
     maps = torch.randn(images, 512, 32, 32)
-    batch = Batch(maps, torch.arange(images), None, torch.arange(images))
+    batch = Batch(maps.requires_grad_(), torch.arange(images), None, torch.arange(images))
     methods = {
         "mean-pooling": MeanPooling(net),
         "Loss-Attention, image loss": LossAttention(net, balance=0.0),
@@ -55,7 +55,7 @@ def total(method, batch: Batch) -> Tensor:
 
 
 def capsule_layers(images: int = 2) -> dict[str, dict]:
-    """Both capsule layers of the paper: 16 units of 9x9, 128 units of 1x1."""
+    """Both capsule layers of the paper: 16 units of 9x9, 128 units of 1x1; the maps get a gradient, as in training."""
     torch.manual_seed(0)
     cases = {}
     layers = {
@@ -63,11 +63,11 @@ def capsule_layers(images: int = 2) -> dict[str, dict]:
         "second layer, 128 units": (CapsuleLayer(32, 64, 128), torch.randn(images, 32, 6, 6)),
     }
     for name, (layer, x) in layers.items():
-        units = split_units(layer)
+        units, x = split_units(layer), x.requires_grad_()
         repeats = 1 if x.shape[1] == 512 else 10
         cases[name] = {
-            "fused": partial(step, list(layer.parameters()), partial(squares, layer, x), repeats),
-            "one convolution per unit": partial(step, list(units.parameters()), partial(separate, units, x), repeats),
+            "fused": partial(step, [x, *layer.parameters()], partial(squares, layer, x), repeats),
+            "one convolution per unit": partial(step, [x, *units.parameters()], partial(separate, units, x), repeats),
         }
     return cases
 

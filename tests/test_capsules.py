@@ -121,3 +121,21 @@ def test_routing_refuses_another_image_size():
         net.votes(torch.rand(1, 3, 40, 40))
     with pytest.raises(ValueError, match="at least 9x9"):
         net.votes(torch.rand(1, 3, 8, 8))
+
+
+def test_a_wide_layer_is_one_matrix_product_with_the_convolutions_numbers_and_gradients():
+    from xai_course.nets.patch_nets import PatchConv2d
+
+    torch.manual_seed(0)
+    for padding, bias in ((0, True), (2, False)):
+        layer = PatchConv2d(128, 6, 9, 4, padding, bias=bias)
+        assert layer.weight[0].numel() >= PatchConv2d.WIDE > 16 * 81  # the small networks' layer stays a convolution
+        x, y = (torch.randn(2, 128, 17, 21).requires_grad_() for _ in range(2))
+        y.data.copy_(x.data)
+        ours = layer(x)
+        direct = nn.functional.conv2d(y, layer.weight, layer.bias, 4, padding)
+        torch.testing.assert_close(ours, direct, atol=1e-5, rtol=1e-5)
+        weights = list(layer.parameters())
+        ours, direct = (torch.autograd.grad(out.square().sum(), [at, *weights]) for out, at in ((ours, x), (direct, y)))
+        for a, b in zip(ours, direct):
+            torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-5)

@@ -70,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--yes", action="store_true", help=f"do not ask before more than {ASK_ABOVE} trainings")
     run.set_defaults(act=_run)
 
+    plan = commands.add_parser("plan", help="hours, memory and batch of rows on a GPU, estimated without one")
+    plan.add_argument("pattern", help=rows)
+    plan.add_argument("--gpu", required=True, metavar="NAME", help="t4, l4, a100, h100 or h200")
+    plan.add_argument("--preset", default="colab", choices=presets)
+    plan.set_defaults(act=_plan)
+
     report = commands.add_parser("report", help="tables of one paper: its numbers and ours")
     report.add_argument("paper")
     report.add_argument("items", nargs="*", help="only these tables or figures, for example table1")
@@ -145,11 +151,34 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if many and not options.yes and sys.stdin.isatty() and input("Start them? [y/N] ").lower() not in ("y", "yes"):
         raise ValueError("nothing was started")
+    for line in _on_this_gpu(runnable, options.preset):
+        print(line, file=sys.stderr)
     names, seeds = [experiment.name for experiment in runnable], range(options.first, options.first + options.seeds)
     settings = {"resume": not options.fresh, "quiet": not options.progress, "cluster": options.cluster}
     for record in sweep(names, options.preset, seeds, workers=options.workers, **settings):
         shown = "  ".join(f"{name} {metric}" for name, metric in record.metrics.items())
         print(f"{record.experiment} [{record.preset}, {record.seeds_text}]  {shown}", flush=True)
+    return 0
+
+
+def _on_this_gpu(rows: list[Experiment], preset: str) -> list[str]:
+    """The lines of ``plan`` for the first rows on the GPU that is here; none on a CPU or another card."""
+    import torch
+
+    from .runs.plan import known, plan_line
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return [plan_line(row, preset, name) for row in rows[:3]] if known(name) else []
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from .runs.catalogue import matching
+    from .runs.plan import card, plan_line
+
+    card(options.gpu)
+    for row in matching(options.pattern):
+        if options.preset in row.presets:
+            print(plan_line(row, options.preset, options.gpu), flush=True)
     return 0
 
 

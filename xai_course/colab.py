@@ -80,6 +80,8 @@ def setup() -> Setup:
     """
     found = Setup(device(), resolve(), BUDGETS[resolve()])
     print(f"device: {_describe(found.device)} | profile: {found.profile} | time and memory: {found.budget}")
+    if found.device == "cpu" and "COLAB_RELEASE_TAG" in os.environ:
+        print("for a GPU: Runtime > Change runtime type > T4 GPU, then run this cell again")
     _quiet_figures()
     return found
 

@@ -16,6 +16,7 @@ __all__ = [
     "adam_beta1",
     "gaussian_ramp_down",
     "gaussian_ramp_up",
+    "half_precision",
     "learning_rate",
     "make_optimizer",
     "make_schedule",
@@ -137,7 +138,8 @@ class Preset:
             over the last share ``ramp_down``, momentum falling to 0.5 with it), or "gaussian_steps" (Adam in
             Loss-Attention, Sec. V-B: `GaussianSteps`).
         clip_norm: largest global gradient norm, None for no limit.
-        precision: "no" (float32) or "bf16" (autocast).
+        precision: "no" (float32), or autocast to "bf16", to "fp16" (losses scaled), or to what the device has ("auto",
+            see `half_precision`).
         ema: decay of the averaged weights that training ends with; None ends with the last ones. Averaging does not
             influence training, so a second run without it gives the raw weights of the same trajectory.
         limit: use only the first so many training images.
@@ -173,7 +175,7 @@ class Preset:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        choices = {"optimizer": _OPTIMIZERS, "schedule": _SCHEDULES, "precision": ("no", "bf16")}
+        choices = {"optimizer": _OPTIMIZERS, "schedule": _SCHEDULES, "precision": _PRECISIONS}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -199,7 +201,23 @@ class Preset:
 
 
 _OPTIMIZERS = ("adam", "sgd")
+_PRECISIONS = ("no", "bf16", "fp16", "auto")
 _SCHEDULES = ("constant", "steps", "one_cycle", "cosine", "gaussian_ramps", "gaussian_steps")
+
+
+def half_precision(precision: str, device: torch.device | str = "cpu") -> torch.dtype | None:
+    """What a preset's ``precision`` means on ``device``; None for float32.
+
+    "auto" is bfloat16 on CUDA from compute capability 8 (Ampere), below it float16, and float32 elsewhere: older GPUs,
+    such as Colab's T4, have no units for bfloat16.
+
+    Example:
+        >>> half_precision("bf16"), half_precision("auto")
+        (torch.bfloat16, None)
+    """
+    if precision == "auto" and torch.device(device).type == "cuda":
+        precision = "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
 
 class GaussianRamps:
@@ -276,11 +294,12 @@ def make_optimizer(groups: Iterable[dict[str, Any]], preset: Preset) -> torch.op
         >>> [group["lr"] for group in make_optimizer(groups, Preset(lr=0.1)).param_groups]
         [0.1, 0.5]
     """
-    groups = list(groups)
-    if preset.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=preset.lr, betas=(preset.momentum, 0.999), weight_decay=preset.weight_decay)
+    groups = [{**group, "params": list(group["params"])} for group in groups]
     momentum, decay, ahead = preset.momentum, preset.weight_decay, preset.nesterov
-    return torch.optim.SGD(groups, lr=preset.lr, momentum=momentum, weight_decay=decay, nesterov=ahead)
+    fused = any(p.is_cuda for group in groups for p in group["params"]) or None  # one kernel, and no stall for fp16
+    if preset.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=preset.lr, betas=(momentum, 0.999), weight_decay=decay, fused=fused)
+    return torch.optim.SGD(groups, lr=preset.lr, momentum=momentum, weight_decay=decay, nesterov=ahead, fused=fused)
 
 
 def make_schedule(

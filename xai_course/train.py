@@ -1,4 +1,4 @@
-"""One readable loop for every method: CPU, one accelerator, several processes, bf16; exact resume after a kill.
+"""One readable loop for every method: CPU, accelerator, several processes, half precision; exact resume after a kill.
 
 The loop wraps no module in DistributedDataParallel. Every process accumulates the gradients of its share of the batch
 over as many backward passes as its method yields, and accelerate averages them once, just before the optimiser step.
@@ -26,11 +26,12 @@ from .data.batch import ArrayData, Batch, Dataset, fingerprint
 from .data.files import save_whole
 from .identity import identity
 from .methods.base import Method
-from .preset import Clock, Preset, make_optimizer, make_schedule
+from .preset import Clock, Preset, half_precision, make_optimizer, make_schedule
 
 __all__ = ["Augment", "epoch_order", "fit"]
 
 Augment = Callable[[Batch, torch.Generator], Batch]
+PARTS = ("method", "optimizer", "schedule", "scaler", "average")  # what a checkpoint holds the state of
 CURE = "lower lr or the method's weight, or set clip_norm"
 
 
@@ -140,6 +141,8 @@ class _Run:
         self.signature = {**self.describe(self.data.__getitems__(first[0])), "processes": self.world}
         self.optimizer = make_optimizer(method.parameter_groups(), preset)
         self.schedule = make_schedule(self.optimizer, preset, self.steps)
+        self.half = half_precision(preset.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
         self.average = _averaged(method, preset.ema)
         self.saved_at = time.monotonic()
 
@@ -215,17 +218,19 @@ class _Run:
     def train_step(self, batch: Batch) -> None:
         clock = Clock(self.epoch, self.epoch * self.steps + self.step, self.preset.epochs, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.preset.precision == "bf16"):
+        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
             for terms in self.method.losses(batch, clock):
-                with torch.autocast(self.device.type, enabled=False):  # it would redo float32 parts in bf16
-                    self.engine.backward(terms["total"])
+                with torch.autocast(self.device.type, enabled=False):  # it would redo float32 parts in half precision
+                    self.engine.backward(self.scaler.scale(terms["total"]))
                 for name, value in terms.items():  # sums stay on the device: no host stall
                     self.sums[name] = self.sums.get(name, 0) + torch.as_tensor(value).detach().float()
         self.average_gradients()
         if self.preset.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.method.parameters(), self.preset.clip_norm)
         self.rate = self.optimizer.param_groups[0]["lr"]
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.method)
@@ -295,10 +300,7 @@ class _Run:
         self.check_weights()
         state = {
             "signature": self.signature,
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            **{name: part.state_dict() for name in PARTS if (part := getattr(self, name)) is not None},
             "progress": {"epoch": self.epoch, "step": self.step, "seconds": seconds},
             "sums": self.sums,
             "history": self.history,
@@ -320,11 +322,11 @@ class _Run:
         if self.path is None or not self.path.exists():
             return
         state = self.read(self.path)
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = self.optimizer.defaults["fused"]  # the device's affair, as where Adam's steps lie
+        for name in PARTS:
+            if state.get(name):
+                getattr(self, name).load_state_dict(state[name])
         self.epoch, self.step, self.seconds = (state["progress"][k] for k in ("epoch", "step", "seconds"))
         self.sums = {name: total.to(self.device) for name, total in state["sums"].items()}
         self.history = state["history"]

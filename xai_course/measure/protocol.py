@@ -134,8 +134,9 @@ def cost(
 ) -> dict[str, float]:
     """``time`` and ``memory`` of a training step as multiples of cross-entropy's on the bench's common network.
 
-    Steps of both take turns in one process; time is processor time, median of the rounds, so that other programs on the
-    machine do not enter. Memory is what the graphs hold for the backward pass at their peak (`saved_activations`).
+    Steps of both take turns in one process; time is the median of the rounds, in processor time, so that other programs
+    on the machine do not enter, and on an accelerator the time until it is done. Memory is what the graphs hold for the
+    backward pass at their peak (`saved_activations`).
 
     Args:
         baseline: called with the splits, gives the method that counts as 1.
@@ -157,17 +158,24 @@ def cost(
     batch = next(batches(splits.train, images, device))
     pair = [copy.deepcopy(method).train(), baseline(splits).to(device).train()]
     spent: list[list[float]] = [[], []]
+    on_cpu = device.type == "cpu"
     for _ in range(rounds):
         for times, each in zip(spent, pair):
-            start = time.process_time()
+            start = time.process_time() if on_cpu else _done(device)
             _step(each, batch, clock)
-            times.append(time.process_time() - start)
+            times.append((time.process_time() if on_cpu else _done(device)) - start)
     held = []
     for each in pair:
         with saved_activations(each) as account:
             _step(each, batch, clock)
         held.append(account.peak)
     return {"time": statistics.median(spent[0]) / statistics.median(spent[1]), "memory": held[0] / held[1]}
+
+
+def _done(device: torch.device) -> float:
+    """The time at which the accelerator has done all that it was given."""
+    (torch.mps if device.type == "mps" else torch.cuda).synchronize()
+    return time.perf_counter()
 
 
 def _step(method: Measurable, batch: Batch, clock: Any) -> None:

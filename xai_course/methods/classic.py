@@ -18,7 +18,7 @@ from ..data.batch import Batch
 from ..maps import class_activation_map, enlarge, gap_head, normalise
 from ..nets.convnets import GapClassifier
 from ..preset import Clock
-from .base import FunctionCriterion, Losses, Method, check_labels, classification_loss, reduced, wide
+from .base import FunctionCriterion, Losses, Method, check_labels, classification_loss, full_precision, reduced, wide
 from .centers import CenterLoss, LargeMarginGaussianLoss, gaussian_logits
 from .consistency import attention_consistency
 from .hnc import HNC
@@ -296,8 +296,7 @@ class AngularMargin(Method):
             from pytorch_metric_learning import losses
         except ImportError as error:
             raise ImportError("angular margins need an extra: pip install pytorch-metric-learning") from error
-        head = gap_head(net)
-        head.requires_grad_(False)
+        head = gap_head(net).requires_grad_(False)
         self.margin_loss = getattr(losses, ANGULAR[kind])(head.out_features, head.in_features, **options)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -309,7 +308,8 @@ class AngularMargin(Method):
         return normalise(enlarge(maps, images.shape[-2:]))
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
-        yield {"total": self.margin_loss(self.net.embed(batch.images), batch.labels)}
+        with full_precision(features := wide(self.net.embed(batch.images))):  # the library mixes in float32 weights
+            yield {"total": self.margin_loss(features, batch.labels)}
 
 
 class AttentionConsistency(HNC):

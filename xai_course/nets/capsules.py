@@ -2,7 +2,7 @@ r"""Capsule networks of patches (Shi et al., IEEE TIP 30, 2021, Sec. IV-B and Fi
 
 A capsule is a vector at a place; its entries are called units. The official code runs one convolution per unit, 16 and
 then 128 of them. All units read the same input, so they are one convolution with more channels: the same numbers, also
-through BatchNorm, from one call.
+through BatchNorm, from one call, which on a CPU is one matrix product where the layer is wide (`PatchConv2d`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .modes import seeded
-from .patch_nets import PatchGeometry, patch_backbone
+from .patch_nets import PatchConv2d, PatchGeometry, patch_backbone
 
 
 class CapsuleLayer(nn.Module):
@@ -44,7 +44,7 @@ class CapsuleLayer(nn.Module):
     ):
         super().__init__()
         self.channels, self.dim, self.geometry = channels, dim, (kernel, stride, padding)
-        self.conv = nn.Conv2d(inputs, dim * channels, kernel, stride, padding)
+        self.conv = PatchConv2d(inputs, dim * channels, kernel, stride, padding)
         self.norm = nn.BatchNorm2d(dim * channels) if norm else nn.Identity()
         self.activation = nn.ReLU() if relu else nn.Identity()
 
@@ -71,7 +71,9 @@ def split_units(layer: CapsuleLayer) -> nn.ModuleList:
         states = {key: v[rows] if v.ndim else v for key, v in copy.deepcopy(layer.state_dict()).items()}
         one.load_state_dict(states)
         one.activation = layer.activation
-        units.append(nn.Sequential(one.conv, one.norm, one.activation))
+        conv = nn.Conv2d(layer.conv.in_channels, layer.channels, *layer.geometry).to(layer.conv.weight)
+        conv.load_state_dict(one.conv.state_dict())
+        units.append(nn.Sequential(conv, one.norm, one.activation))
     return units.train(layer.training)
 
 

@@ -111,6 +111,31 @@ class PatchGeometry:
         return total / torch.einsum("mh,mw->hw", down, across).clamp_min(1)
 
 
+class PatchConv2d(nn.Conv2d):
+    """A convolution that, on a CPU, is one unfold and one matrix product where an output needs ``WIDE`` inputs or more.
+
+    Twice as fast at the paper's 512 channels and 9x9 (forward and backward), slower below; the same numbers to 1e-5.
+
+    Example:
+        >>> layer, maps = PatchConv2d(128, 2, 9, stride=4), torch.rand(1, 128, 13, 13)
+        >>> plain = nn.functional.conv2d(maps, layer.weight, layer.bias, 4)
+        >>> torch.allclose(layer(maps), plain, atol=1e-5)
+        True
+    """
+
+    WIDE = 10_000  # inputs times kernel area
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.device.type != "cpu" or weight[0].numel() < self.WIDE:
+            return super()._conv_forward(input, weight, bias)
+        kernel, padding, stride = self.kernel_size, cast("tuple[int, int]", self.padding), self.stride
+        columns = nn.functional.unfold(input, kernel, padding=padding, stride=stride)
+        maps = weight.flatten(1) @ columns
+        maps = maps if bias is None else maps + bias.to(maps.dtype)[:, None]
+        sides = zip(input.shape[-2:], kernel, padding, stride, strict=True)
+        return maps.unflatten(2, [(side + 2 * p - k) // s + 1 for side, k, p, s in sides])
+
+
 class PatchNet(PatchGeometry, GapClassifier):
     """Backbone, Conv 9x9 stride 4 + BN + ReLU, Conv 1x1 + BN + ReLU, linear layer (Sec. IV-A).
 
@@ -142,7 +167,7 @@ class PatchNet(PatchGeometry, GapClassifier):
         padding: int = 0,
         bias: bool = True,
     ):
-        cut = nn.Conv2d(inputs, hidden, kernel, step, padding, bias=False)
+        cut = PatchConv2d(inputs, hidden, kernel, step, padding, bias=False)
         patches = nn.Sequential(cut, nn.BatchNorm2d(hidden), nn.ReLU(), conv(hidden, hidden, 1))
         super().__init__(nn.Sequential(backbone, patches), nn.Linear(hidden, classes, bias=bias))
         self.kernel, self.step, self.padding = kernel, step, padding

@@ -23,7 +23,7 @@ def plan_text(chosen: Iterable[Experiment], preset: str, seeds: int) -> str:
     own = sum(row.name in known for row in rows)
     total = seeds * sum(known.get(row.name) or known[_nearest(row.name, known)] for row in rows)
     source = f"{own} of {len(rows)} rows by their own records" + ", the others by the nearest row's" * (own < len(rows))
-    return f"{text}about {_words(total)}: {source}"
+    return f"{text}about {words(total)}: {source}"
 
 
 def _seconds(preset: str) -> dict[str, float]:
@@ -42,7 +42,8 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return max(known, key=shared)
 
 
-def _words(seconds: float) -> str:
+def words(seconds: float) -> str:
+    """Seconds in the largest unit of which there are two."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -18,7 +18,7 @@ from ..data.batch import Splits, fingerprint
 from ..data.files import cache_folder, write_atomically
 from ..identity import code_of, identity
 from ..methods.base import Method
-from ..preset import Preset
+from ..preset import Preset, half_precision
 from ..train import fit
 from . import records
 from .records import Metric, Record
@@ -118,6 +118,7 @@ def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = T
     set_seed(seed)
     method = experiment.method(experiment.net(splits))
     plan = experiment.preset(preset)
+    _restart_peak_memory()
     start = time.perf_counter()
     history = fit(
         method, splits.train, plan, seed=seed, out=folder, resume=resume, augment=experiment.augment, quiet=quiet
@@ -132,7 +133,7 @@ def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = T
         "data": {"name": splits.name, "fingerprint": splits.fingerprint},
         "seconds": round(seconds, 2),
         "memory_mb": _peak_memory_mb(),
-        "device": device_name(),
+        "device": device_name(plan.precision),
     }
     write_atomically(done, lambda file: file.write(json.dumps(result).encode()))
     (folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -180,13 +181,22 @@ def commit() -> str:
         return "unknown"
 
 
-def device_name() -> str:
-    """What a record says of the hardware: the accelerator's name, or the kind of processor."""
+def device_name(precision: str = "no") -> str:
+    """What a record says of the hardware: the accelerator's name and what "auto" became, or the kind of processor."""
     import torch
 
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+        resolved = half_precision(precision, "cuda") if precision == "auto" else None
+        return torch.cuda.get_device_name() + (f", {resolved}".replace("torch.", "") if resolved else "")
     return f"CPU ({platform.machine()}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)})"
+
+
+def _restart_peak_memory() -> None:
+    """Else a seed would be told the peak of the seeds and rows before it."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _peak_memory_mb() -> float:

@@ -1,0 +1,38 @@
+"""What a row costs on a GPU, estimated without one."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from xai_course import cli
+from xai_course.runs import plan
+from xai_course.runs.catalogue import experiments, find
+
+
+def test_every_row_has_images_of_a_known_size():
+    for row in experiments().values():
+        side, classes, images = plan._images(row)
+        assert 28 <= side <= 512 and 2 <= classes <= 1000 and images >= 50, row.name
+    assert plan._images(find("hnc/table1/focal/resnet56")) == (32, 100, 45000)
+
+
+def test_a_card_is_found_within_a_drivers_name():
+    assert plan.known("NVIDIA H100 80GB HBM3") == "h100" and plan.known("Tesla T4") == "t4"
+    assert plan.known("NVIDIA L40S") == plan.known("") == ""
+
+
+def test_a_plan_is_one_line_and_a_batch_that_does_not_fit_is_smaller(capsys, monkeypatch):
+    assert cli.main(["plan", "amc/digits/ce", "--gpu", "t4", "--preset", "smoke"]) == 0
+    assert re.fullmatch(r"amc/digits/ce: about .* per seed, .* GB, batch 64, float32\n", capsys.readouterr().out)
+    monkeypatch.setattr(plan, "_one_step", lambda *_: (1e9, 1.0, 1.0))
+    assert "batch 8 (not 64, which need 66 GB)" in plan.plan_line(find("amc/digits/ce"), "smoke", "t4")
+    monkeypatch.setattr(plan, "_one_step", lambda *_: (1e9, 10.0, 1.0))
+    assert "fits no batch on t4" in plan.plan_line(find("amc/digits/ce"), "smoke", "t4")
+
+
+@pytest.mark.parametrize("name", ["t5", "L40"])
+def test_an_unknown_gpu_is_one_line(capsys, name):
+    assert cli.main(["plan", "amc/digits/ce", "--gpu", name]) == 2
+    assert capsys.readouterr().err == f"xai-course: unknown GPU {name!r}: known are t4, l4, a100, h100, h200\n"
