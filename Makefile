@@ -10,9 +10,12 @@ BENCH  := grad-cam torchcam
 UV      = $(V)/bin/uv pip install -q --python $(V)/bin/python
 PIP     = $(V)/bin/python -m pip install -q --disable-pip-version-check
 
-.PHONY: book notebooks assignments ledger look test lint bench links serve set-repo pins clean
+.PHONY: book pages notebooks assignments ledger look test torture lint bench links serve set-repo pins clean
 
-book: notebooks
+book: $(READY)
+	@$(PY) -m tools.lock $(MAKE) --no-print-directory pages
+
+pages: notebooks
 	@$(PY) -m tools.gates sources executed
 	@$(PY) -m tools.stage
 	@$(PY) -m tools.build
@@ -34,6 +37,10 @@ look: $(READY)                       ## open every built page in a headless brow
 
 test: $(READY)
 	@$(PY) -m pytest -n $(JOBS)
+
+torture: $(READY)                    ## faults at every write, kills at every call, 1 to 4 processes: 20 minutes
+	@XAI_COURSE_TORTURE=long timeout 1200 $(PY) -m pytest -n $(JOBS) --timeout=1200 -rA \
+	  tests/test_torture.py tests/test_torture_runs.py tests/test_metamorphic.py
 
 lint: $(READY)
 	@$(V)/bin/ruff check -q .
