@@ -317,7 +317,7 @@ class _Run:
 
     def restore(self) -> None:
         """Continue from the checkpoint, if there is one."""
-        if self.path is None or not self.path.exists():
+        if self.path is None or not self.found(self.path):
             return
         state = self.read(self.path)
         self.method.load_state_dict(state["method"])
@@ -340,6 +340,16 @@ class _Run:
             self.reseed((self.seed * 1_000_003 + self.epoch * self.steps + self.step) % 2**31)
             said = f"{self.path}: trained on {state['device']}, goes on on {self.device.type} with fresh random numbers"
             self.engine.print(said, flush=True)
+
+    def found(self, path: Path) -> bool:
+        """Whether there is a checkpoint: all processes see it or none; one alone would wait for the others for ever."""
+        from accelerate.utils import gather_object
+
+        self.engine.wait_for_everyone()  # one of them may still be saving what came before
+        seen = gather_object([path.exists()])
+        if any(seen) and not all(seen):
+            raise ValueError(f"checkpoint {path} is seen by {sum(seen)} of {len(seen)} processes: out must be shared")
+        return any(seen)
 
     def read(self, path: Path) -> dict[str, Any]:
         """The checkpoint, once it is whole and this run's own."""
