@@ -16,7 +16,7 @@ from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.measure import energy_in_mask, judged, look, paired, protocol, validation_accuracy
 from xai_course.measure.sanity import lambda_zero_equals_baseline, untrained, weight_randomisation
 from xai_course.methods.amc import AmcLoss
-from xai_course.methods.base import CrossEntropy
+from xai_course.methods.base import CrossEntropy, Method
 from xai_course.methods.classic import Center
 from xai_course.methods.combined import Combined, Decision, Focused
 from xai_course.methods.hnc import HNC
@@ -213,7 +213,7 @@ def test_combination_refuses_what_it_cannot_weigh():
     with pytest.raises(ValueError, match="at least two methods, got 1"):
         Combined(net, (CrossEntropy,))
     with pytest.raises(ValueError, match="must have one of balance, label_smoothing, got Patchless"):
-        Combined(net, (CrossEntropy, type("Patchless", (MinMax,), {})))
+        Combined(net, (CrossEntropy, type("Patchless", (Method,), {})))
 
 
 def test_focused_attention_is_the_attention_loss_plus_reff_on_its_own_decision():

@@ -14,12 +14,14 @@ from tools.browser import HINT, Browser, find
 from xai_course.measure.minmax import conditional_entropy
 from xai_course.measure.scores import energy_in_mask
 from xai_course.measure.statistics import paired
-from xai_course.methods import amc, hnc, loss_attention, minmax, reff
+from xai_course.methods import amc, hnc, loss_attention, minmax
+from xai_course.methods.guidance import Energy, RelevantFocus
 
 FOLDER = Path(__file__).parents[1] / "book" / "_static" / "explorables"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.js") if path.stem != "core")
 needs_browser = pytest.mark.skipif(find() is None, reason=HINT)
 CASES = 200
+OUTSIDE, ENERGY = RelevantFocus(), Energy()
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ def test_reff(javascript):
     shares = shares / shares.sum((1, 2), keepdim=True)
     mask = (random(CASES, 4, 4, seed=7) > 0).double()
     x = [[a.flatten().tolist(), m.flatten().tolist()] for a, m in zip(shares, mask)]
-    expected = torch.stack([reff.outside_norm(shares, mask), reff.outside_mass(shares, mask)], 1)
+    expected = torch.stack([OUTSIDE.cost(shares, mask), ENERGY.cost(shares, mask)], 1)
     assert_same(
         javascript("reff", "[core.outsideSquare(x[0], x[1]), core.outsideMass(x[0], x[1])]", x), expected.tolist()
     )
@@ -152,7 +154,7 @@ def test_reff(javascript):
 @pytest.mark.parametrize("kind", ["outside", "energy"])
 def test_the_toy_of_reff_is_trained_by_the_slope_of_its_penalty(javascript, kind):
     """Autograd through the map of the toy: an object of nine cells beside a cue of four, one of them on the object."""
-    penalty = reff.outside_norm if kind == "outside" else reff.outside_mass
+    penalty = (OUTSIDE if kind == "outside" else ENERGY).cost
     mask = torch.zeros(1, 4, 4, dtype=torch.float64)
     mask[:, :3, :3] = 1
     cue = torch.zeros(1, 4, 4, dtype=torch.float64)

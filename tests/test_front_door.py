@@ -47,7 +47,10 @@ def test_a_loss_brings_no_data_loader_no_figure_and_no_training_loop():
     own = loaded_by("from xai_course import HNC, ReFF, AmcLoss, LossAttention, MinMax")
     assert "xai_course.methods.hnc" in own
     assert not [name for name in own if name.startswith(("xai_course.show", "xai_course.train", "xai_course.runs"))]
-    assert {name for name in own if name.startswith("xai_course.data.")} <= {"xai_course.data.batch"}
+    assert {name for name in own if name.startswith("xai_course.data.")} <= {
+        "xai_course.data.batch",
+        "xai_course.data.boxes",
+    }
     assert not {"torchvision", "matplotlib", "accelerate", "sklearn"} & {name.split(".")[0] for name in own}
 
 

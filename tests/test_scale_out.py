@@ -75,7 +75,7 @@ def test_a_missing_ray_is_one_clear_message(lab, monkeypatch):
     monkeypatch.setattr(
         builtins, "__import__", lambda name, *a, **k: _refuse() if name == "ray" else real(name, *a, **k)
     )
-    with pytest.raises(RuntimeError, match=r"needs Ray: pip install 'xai-course\[cluster\]'"):
+    with pytest.raises(RuntimeError, match=r"needs Ray: pip install ray"):
         list(sweep.sweep(list(toys.TOYS), cluster="local"))
 
 

@@ -209,6 +209,8 @@ def _in_child(folder: Path, tests: Sequence[Path]) -> int:
     os.chdir(folder)
     os.environ["PYTHONPATH"] = str(folder)
     sys.path.insert(0, str(folder))
+    for name in [each for each in sys.modules if each.split(".")[0] == PACKAGE.name]:
+        del sys.modules[name]  # the parent's own: the shadow's must be imported
     sys.dont_write_bytecode = True
     names = [str(folder / test.relative_to(ROOT)) for test in tests]
     return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", *names]))

@@ -1,6 +1,7 @@
 from . import checks as checks
 from . import colab as colab
 from . import data as data
+from . import identity as identity
 from . import maps as maps
 from . import measure as measure
 from . import methods as methods

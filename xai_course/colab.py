@@ -8,6 +8,8 @@ import os
 import sys
 from typing import NamedTuple
 
+__all__ = ["BUDGETS", "PROFILES", "Setup", "device", "profile", "resolve", "say_once", "setup"]
+
 PROFILES = ("smoke", "colab", "paper")
 BUDGETS = {"smoke": "2 min, 2 GB", "colab": "30 min, 8 GB on the GPU", "paper": "hours to days"}  # of one lab
 

@@ -37,24 +37,14 @@ Choice = tuple[str, int, int, Limit]  # preset, seed, validation, limit
 def mnist(
     preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
 ) -> Splits:
-    """MNIST, ``[N, 1, 28, 28]``, ten digits. Arguments and errors as in :func:`cifar10`.
-
-    Example:
-        >>> mnist(limit=(100, 20, 50)).train.images.shape  # doctest: +SKIP
-        torch.Size([100, 1, 28, 28])
-    """
+    """MNIST, ``[N, 1, 28, 28]``, ten digits. Arguments and errors as in :func:`cifar10`."""
     return _idx("MNIST", root, preset, seed, validation, limit)
 
 
 def fashion_mnist(
     preset: str = "smoke", *, seed: int = 0, root: Folder | None = None, validation: int = 5000, limit: Limit = None
 ) -> Splits:
-    """Fashion-MNIST, ``[N, 1, 28, 28]``, ten kinds of clothes. Arguments and errors as in :func:`cifar10`.
-
-    Example:
-        >>> fashion_mnist().classes[:3]  # doctest: +SKIP
-        ('T-shirt/top', 'Trouser', 'Pullover')
-    """
+    """Fashion-MNIST, ``[N, 1, 28, 28]``, ten kinds of clothes. Arguments and errors as in :func:`cifar10`."""
     return _idx("FashionMNIST", root, preset, seed, validation, limit)
 
 

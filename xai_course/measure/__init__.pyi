@@ -30,6 +30,11 @@ from .memory import saved_activations as saved_activations
 from .metrics import MetricInfo as MetricInfo
 from .metrics import metric as metric
 from .metrics import one_meaning as one_meaning
+from .minmax import TwoVoices as TwoVoices
+from .minmax import answers as answers
+from .minmax import conditional_entropy as conditional_entropy
+from .minmax import mined as mined
+from .minmax import mining as mining
 from .multilabel import average_precision as average_precision
 from .multilabel import mean_average_precision as mean_average_precision
 from .multilabel import multilabel_scores as multilabel_scores

@@ -256,7 +256,7 @@ def look_at_patches(method: Attends, data: Dataset, *, geometry: str = "nominal"
 
     Example:
         >>> from xai_course.data.batch import ArrayData
-        >>> from xai_course.methods.loss_attention import LossAttention
+        >>> from xai_course.methods.patch_heads import LossAttention
         >>> from xai_course.nets.patch_nets import patch_net
         >>> data = ArrayData(torch.rand(4, 3, 32, 32), torch.arange(4), torch.rand(4, 32, 32) < 0.5)
         >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
@@ -286,7 +286,7 @@ def best_weight_level(seen: Patches, levels: Sequence[float] = WEIGHT_LEVELS) ->
 
     Example:
         >>> from xai_course.data.batch import ArrayData
-        >>> from xai_course.methods.loss_attention import LossAttention
+        >>> from xai_course.methods.patch_heads import LossAttention
         >>> from xai_course.nets.patch_nets import patch_net
         >>> data = ArrayData(torch.rand(4, 3, 32, 32), torch.arange(4), torch.rand(4, 32, 32) < 0.5)
         >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
@@ -310,7 +310,7 @@ def patch_measures(method: Attends, splits: Splits, *, geometry: str = "nominal"
 
     Example:
         >>> from xai_course.data.batch import ArrayData
-        >>> from xai_course.methods.loss_attention import LossAttention
+        >>> from xai_course.methods.patch_heads import LossAttention
         >>> from xai_course.nets.patch_nets import patch_net
         >>> data = ArrayData(torch.rand(4, 3, 32, 32), torch.arange(4), torch.rand(4, 32, 32) < 0.5)
         >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")

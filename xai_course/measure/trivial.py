@@ -41,7 +41,7 @@ def gaussian_centre(images: Tensor) -> Tensor:
 
     Example:
         >>> gaussian_centre(torch.zeros(1, 3, 1, 3))
-        tensor([[[3.3546e-04, 1.0000e+00, 3.3546e-04]]])
+        tensor([[[0.0003, 1.0000, 0.0003]]])
     """
     height, width = images.shape[-2:]
     y, x = (

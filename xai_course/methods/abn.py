@@ -27,6 +27,14 @@ class ABN(Method):
 
     Raises:
         ValueError: negative balance, or a network without attention branch.
+
+    Example:
+        >>> from xai_course.nets.abn import abn_from
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> masks = torch.zeros(2, 32, 32, dtype=torch.bool)
+        >>> batch = Batch(torch.rand(2, 3, 32, 32), torch.tensor([0, 2]), masks, torch.arange(2))
+        >>> sorted(next(ABN(abn_from(small_cnn(3, width=2))).losses(batch, Clock())))
+        ['attention', 'classification', 'map', 'total']
     """
 
     net: AttentionBranchNetwork

@@ -79,7 +79,13 @@ def strengthened(part: Callable[..., Method], net: nn.Module, factor: float) -> 
 
 
 class Decision(nn.Module):
-    """What a method decides with, as a network: ``forward`` gives the method's logits."""
+    """What a method decides with, as a network: ``forward`` gives the method's logits.
+
+    Example:
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> Decision(CrossEntropy(nn.Identity()))(torch.tensor([[1.0, 2.0]]))
+        tensor([[1., 2.]])
+    """
 
     def __init__(self, method: Method):
         super().__init__()
@@ -100,6 +106,13 @@ class Focused(Method):
         base: called with the network gives a `Method` that yields once per batch; its map is the explanation.
         focus: called with the decision and ``layers`` gives a `ReFF`.
         layers: names of modules of ``net``.
+
+    Example:
+        >>> from functools import partial
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> Focused(small_cnn(3, width=2), CrossEntropy, partial(ReFF, balance=3.0), ["body.4"]).focus.layers
+        ('method.net.body.4',)
     """
 
     def __init__(

@@ -80,6 +80,14 @@ class ExplanationLoss(Criterion):
     Raises:
         ValueError: unknown reduction; in a call, maps or masks of another shape, weights that do not fit, an empty
             batch, masks outside [0, 1], or negative maps.
+
+    Example:
+        >>> class Peak(ExplanationLoss):
+        ...     def cost(self, maps, masks):
+        ...         return (maps * (1 - masks)).amax(dim=(1, 2))
+        >>> maps, masks = torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[True, False]]])
+        >>> Peak(reduction="none")(maps, masks)
+        tensor([0.2500])
     """
 
     signed = False
@@ -169,7 +177,13 @@ def squared_strides(maps: Sequence[Tensor], size: Sequence[int]) -> list[float]:
 
 
 def check_masks(masks: Tensor, batch: int) -> None:
-    """Raises ValueError unless ``masks`` is ``[batch, H, W]`` within [0, 1] (values are read on the CPU only)."""
+    """Raises ValueError unless ``masks`` is ``[batch, H, W]`` within [0, 1] (values are read on the CPU only).
+
+    Example:
+        >>> check_masks(torch.full((1, 2, 2), 2.0), batch=1)
+        Traceback (most recent call last):
+        ValueError: masks must lie in [0, 1], got values from 2 to 2
+    """
     if masks.ndim != 3 or len(masks) != batch or not masks.numel():
         raise ValueError(f"masks must be [{batch}, H, W], got {tuple(masks.shape)}")
     if masks.device.type != "cpu" or masks.dtype == torch.bool:  # elsewhere the look would stall the device

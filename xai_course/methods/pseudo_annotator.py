@@ -57,7 +57,14 @@ class Pix2Pix:
 
 
 class PseudoAnnotator(nn.Module):
-    """G of Eq. 4, frozen: images ``[B, 3, H, W]`` in [0, 1] -> annotations ``[B, H, W]`` in [0, 1], no gradient."""
+    """G of Eq. 4, frozen: images ``[B, 3, H, W]`` in [0, 1] -> annotations ``[B, H, W]`` in [0, 1], no gradient.
+
+    Example:
+        >>> annotator = PseudoAnnotator(UNetGenerator(downs=2, width=2), size=8)
+        >>> drawn = annotator(torch.rand(2, 3, 16, 16))
+        >>> drawn.shape, drawn.requires_grad
+        (torch.Size([2, 16, 16]), False)
+    """
 
     def __init__(self, generator: nn.Module, size: int):
         super().__init__()
@@ -76,7 +83,12 @@ class PseudoAnnotator(nn.Module):
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """``[B, C, H, W]`` -> ``[B, C, size, size]``, bilinear with antialiasing; unchanged where it fits already."""
+    """``[B, C, H, W]`` -> ``[B, C, size, size]``, bilinear with antialiasing; unchanged where it fits already.
+
+    Example:
+        >>> resize(torch.zeros(1, 3, 8, 8), 4).shape
+        torch.Size([1, 3, 4, 4])
+    """
     if images.shape[-2:] == (size, size):
         return images
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -91,6 +103,10 @@ def choose_annotated(labels: Tensor, per_class: int | None, seed: int = 0) -> Te
 
     Returns:
         ``[N]`` bool.
+
+    Example:
+        >>> choose_annotated(torch.tensor([0, 0, 0, 1]), per_class=1).sum()
+        tensor(2)
     """
     if labels.ndim != 1 or (per_class is not None and per_class < 0):
         raise ValueError(f"labels must be [N] and per_class >= 0 or None, got {tuple(labels.shape)} and {per_class}")
@@ -117,6 +133,12 @@ def train_annotator(images: Tensor, masks: Tensor, preset: Pix2Pix = Pix2Pix(), 
 
     Raises:
         ValueError: no pair to learn from, or shapes that do not fit.
+
+    Example:
+        >>> images, masks = torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8)
+        >>> plan = Pix2Pix(size=8, downs=2, width=2, discriminator_layers=1, iterations=1)
+        >>> train_annotator(images, masks, plan)(images).shape
+        torch.Size([2, 8, 8])
     """
     if not len(images) or masks.shape != images[:, 0].shape:
         raise ValueError(
@@ -137,7 +159,13 @@ def train_annotator(images: Tensor, masks: Tensor, preset: Pix2Pix = Pix2Pix(), 
 
 
 def draw_pairs(images: Tensor, masks: Tensor, preset: Pix2Pix) -> tuple[Tensor, Tensor]:
-    """One batch of pairs in [-1, 1], ``[b, 3, S, S]`` and ``[b, 1, S, S]``, jittered together."""
+    """One batch of pairs in [-1, 1], ``[b, 3, S, S]`` and ``[b, 1, S, S]``, jittered together.
+
+    Example:
+        >>> plan = Pix2Pix(size=8, downs=2, batch_size=3)
+        >>> [tuple(x.shape) for x in draw_pairs(torch.rand(5, 3, 8, 8), torch.zeros(5, 8, 8), plan)]
+        [(3, 3, 8, 8), (3, 1, 8, 8)]
+    """
     at = torch.randint(len(images), (preset.batch_size,), device=images.device)
     both = torch.cat([images[at], masks[at].unsqueeze(1).to(images.dtype)], dim=1) * 2 - 1
     if preset.jitter:
@@ -154,7 +182,17 @@ def draw_pairs(images: Tensor, masks: Tensor, preset: Pix2Pix) -> tuple[Tensor, 
 def step(
     generator: nn.Module, judge: nn.Module, optimisers: Sequence[Optimizer], x: Tensor, s: Tensor, preset: Pix2Pix
 ) -> None:
-    """One pix2pix step: half the discriminator's losses, then the adversarial loss plus ``l1`` times the distance."""
+    """One pix2pix step: half the discriminator's losses, then the adversarial loss plus ``l1`` times the distance.
+
+    Example:
+        >>> plan = Pix2Pix(size=8, downs=2, adversarial=False)
+        >>> generator = UNetGenerator(downs=2, width=2)
+        >>> before = [p.clone() for p in generator.parameters()]
+        >>> step(generator, nn.Identity(), [torch.optim.SGD(generator.parameters(), 0.1)], torch.rand(2, 3, 8, 8),
+        ...      torch.ones(2, 1, 8, 8), plan)
+        >>> any(not torch.equal(a, b) for a, b in zip(before, generator.parameters()))
+        True
+    """
     drawn = generator(x)
     total = preset.l1 * F.l1_loss(drawn, s)
     if preset.adversarial:
@@ -171,7 +209,12 @@ def step(
 
 
 def gan_loss(logits: Tensor, real: bool) -> Tensor:
-    """The original GAN's binary cross-entropy of a patch map of logits against all real or all fake."""
+    """The original GAN's binary cross-entropy of a patch map of logits against all real or all fake.
+
+    Example:
+        >>> gan_loss(torch.zeros(1, 1, 2, 2), real=True)  # undecided: log 2
+        tensor(0.6931)
+    """
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
@@ -188,6 +231,13 @@ def annotator_for(
 
     Raises:
         ValueError: nothing annotated, a mask missing, or lengths that do not agree.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> data = ArrayData(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), torch.zeros(2, 8, 8, dtype=torch.bool))
+        >>> annotator_for(data, torch.tensor([False, False]))
+        Traceback (most recent call last):
+        ValueError: annotated must mark at least one of 2 images, got 0 marks
     """
     if len(annotated) != len(data) or not annotated.any():
         raise ValueError(f"annotated must mark at least one of {len(data)} images, got {int(annotated.sum())} marks")
@@ -272,6 +322,13 @@ def with_pseudo_annotations(
 
     Returns:
         Splits with soft masks in ``train``; validation and test are untouched.
+
+    Example:
+        >>> from xai_course.data.textured_digits import textured_digits
+        >>> splits = textured_digits(train=20, validation=5, test=5)
+        >>> plan = Pix2Pix(size=8, downs=2, width=2, discriminator_layers=1, iterations=1)
+        >>> with_pseudo_annotations(splits, 1, plan).train.__getitems__([0, 1]).masks.dtype
+        torch.float32
     """
     if per_class is None:
         return splits
@@ -284,6 +341,14 @@ def with_pseudo_annotations(
 
 
 def draw_all(annotator: PseudoAnnotator, data: Dataset) -> Tensor:
-    """G on a whole data set, ``[N, H, W]`` uint8 in [0, 255] on the CPU: four times smaller, off by 1/510 at most."""
+    """G on a whole data set, ``[N, H, W]`` uint8 in [0, 255] on the CPU: four times smaller, off by 1/510 at most.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> annotator = PseudoAnnotator(UNetGenerator(downs=2, width=2), size=8)
+        >>> drawn = draw_all(annotator, ArrayData(torch.rand(2, 3, 8, 8), torch.tensor([0, 1])))
+        >>> drawn.shape, drawn.dtype
+        (torch.Size([2, 8, 8]), torch.uint8)
+    """
     device = device_of(annotator)
     return torch.cat([(annotator(b.images) * 255).round().to("cpu", torch.uint8) for b in batches(data, device=device)])

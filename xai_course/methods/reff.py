@@ -59,6 +59,11 @@ def own_masks(batch: Batch) -> Tensor:
 
     Raises:
         ValueError: the data set has no masks.
+
+    Example:
+        >>> batch = Batch(torch.zeros(1, 3, 1, 2), torch.tensor([0]), torch.tensor([[[True, False]]]), torch.arange(1))
+        >>> own_masks(batch)
+        tensor([[[1., 0.]]])
     """
     if batch.masks is None:
         raise ValueError("masks must be [B, H, W] for ReFF, got None: use a data set with masks or a pseudo-annotator")
@@ -84,6 +89,14 @@ class ReFF(Method):
 
     Raises:
         ValueError: an option outside its range.
+
+    Example:
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> method = ReFF(small_cnn(3, width=2, seed=0), ["body.3", "body.4"], penalty="energy", balance=0.1)
+        >>> masks = torch.ones(2, 32, 32, dtype=torch.bool)
+        >>> batch = Batch(torch.rand(2, 3, 32, 32), torch.tensor([0, 2]), masks, torch.arange(2))
+        >>> next(method.losses(batch, Clock()))["focusing"]  # everything is relevant
+        tensor(0.)
     """
 
     def __init__(
@@ -161,7 +174,13 @@ class ReFF(Method):
 def check_options(
     net: nn.Module, layers: Sequence[str], weights: Sequence[float] | None, balance: float, ramp: float, batch_norm: str
 ) -> None:
-    """Raises ValueError naming the first option of `ReFF` that is out of range."""
+    """Raises ValueError naming the first option of `ReFF` that is out of range.
+
+    Example:
+        >>> check_options(nn.Sequential(nn.ReLU()), ["0"], None, balance=-1.0, ramp=0.0, batch_norm="keep")
+        Traceback (most recent call last):
+        ValueError: balance must be >= 0 and ramp lie in [0, 1], got -1.0 and 0.0
+    """
     inner = net.module if isinstance(net, nn.parallel.DistributedDataParallel) else net
     valid = [name for name, _ in inner.named_modules() if name]
     unknown = [name for name in layers if name not in valid]

@@ -53,6 +53,13 @@ class AttentionBranchNetwork(nn.Module):
         branch: an `AttentionBranch` on those features.
         stage: the last stage, ``[B, C, h, w] -> [B, D, h', w']``.
         head: ``D -> K``.
+
+    Example:
+        >>> import torch
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> out = abn_from(small_cnn(3, width=2)).attend(torch.zeros(2, 3, 32, 32))
+        >>> [tuple(each.shape) for each in (out.attention, out.perception)], out.map.ndim
+        ([(2, 3), (2, 3)], 3)
     """
 
     def __init__(self, trunk: nn.Module, branch: AttentionBranch, stage: nn.Module, head: nn.Linear):
@@ -90,6 +97,12 @@ def abn_from(net: GapClassifier, cut: int = -1) -> AttentionBranchNetwork:
     Args:
         net: its body's children run one after the other.
         cut: the branch reads what enters stage ``cut``; the stages from there on see the attended features.
+
+    Example:
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> net = small_cnn(3, width=2)
+        >>> abn_from(net).head is net.head
+        True
     """
     stages = list(net.body.children())
     trunk, stage = nn.Sequential(*stages[:cut]), nn.Sequential(*stages[cut:])

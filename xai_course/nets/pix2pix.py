@@ -27,6 +27,10 @@ class UNetGenerator(nn.Module):
 
     Raises:
         ValueError: fewer than two downs, or (in forward) an image that cannot be halved that often.
+
+    Example:
+        >>> UNetGenerator(downs=2, width=2)(torch.zeros(1, 3, 8, 8)).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, inputs: int = 3, outputs: int = 1, *, downs: int = 8, width: int = 64, dropout: float = 0.5):
@@ -70,6 +74,10 @@ def patch_discriminator(channels: int = 4, *, width: int = 64, layers: int = 3) 
     """PatchGAN: ``[B, channels, H, W]`` (image and annotation stacked) -> one logit per patch ``[B, 1, h, w]``.
 
     Three strided 4x4 convolutions and two with stride 1: 64, 128, 256, 512 and 1 channels, receptive field 70 pixels.
+
+    Example:
+        >>> patch_discriminator()(torch.zeros(1, 4, 256, 256)).shape, receptive_field(patch_discriminator())
+        (torch.Size([1, 1, 30, 30]), 70)
     """
     steps: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
     size = width

@@ -79,12 +79,11 @@ def key(method: Method, data: Dataset, preset: Preset, *, seed: int = 0, augment
     length = min(len(data), preset.limit or len(data))
     parts = [range(i, min(i + 256, length)) for i in range(0, length, 256)]
     images = [identity(tuple(data.__getitems__(part))) for part in parts]
+    own = (identity(method), identity(augment))  # first: what has no lasting name has no source either
     through = (train.fit, method, augment)
     if max(file.stat().st_mtime for file in sources(*through)) > STARTED:
         raise ValueError("the package's files have changed since they were loaded: restart the kernel to use them")
-    return fingerprint(
-        torch.__version__, code_of(*through), settings, seed, identity(method), identity(augment), images
-    )
+    return fingerprint(torch.__version__, code_of(*through), settings, seed, *own, images)
 
 
 def _room_for(out: Path, method: Method) -> Path:

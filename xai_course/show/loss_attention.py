@@ -100,12 +100,12 @@ def gradient_paths(method: PatchMethod, images: Tensor, labels: Tensor) -> tuple
         ``weights``, ``through_logits``, ``through_weights``, each ``[B, M]``: a patch's logits change the mixture, and
         so does its weight. The full gradient is the sum of the two vectors.
     """
-    method: Any = copy.copy(method.eval())
-    method._modules = dict(method._modules)
-    net: Any = method.net
+    probe: Any = copy.copy(method.eval())
+    probe._modules = dict(probe._modules)
+    net: Any = probe.net
     features = net.patch_features(images).detach().requires_grad_()
-    method.net = _Given(net.head, features)
-    seen = method.attend(images)
+    probe.net = _Given(net.head, features)
+    seen = probe.attend(images)
     (g,) = torch.autograd.grad(image_loss(seen.image, labels) * len(images), seen.image, retain_graph=True)
     lengths = []
     for weights, logits in ((seen.weights.detach(), seen.patches), (seen.weights, seen.patches.detach())):

@@ -1,0 +1,14 @@
+from .catalogue import PAPERS as PAPERS
+from .catalogue import experiments as experiments
+from .catalogue import find as find
+from .catalogue import matching as matching
+from .choices import choose as choose
+from .comparison import differences as differences
+from .comparison import verdicts as verdicts
+from .experiment import Experiment as Experiment
+from .experiment import run as run
+from .records import Metric as Metric
+from .records import Record as Record
+from .records import available as available
+from .records import load as load
+from .report import report_markdown as report_markdown
