@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from xai_course.measure.scores import iou
 
 from xai_course.data.batch import ArrayData, Splits
+from xai_course.measure.scores import iou
 from xai_course.methods import pseudo_annotator
 from xai_course.methods.pseudo_annotator import (
     Annotated,

@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -221,3 +222,14 @@ def test_no_lock_is_no_fault_where_the_system_has_none(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with locked(folder), locked(folder):
         pass
+
+
+def test_every_test_named_on_the_page_of_promises_exists():
+    here = Path(__file__).parent
+    rows = [line for line in (here.parent / "book" / "what_can_go_wrong.md").read_text().splitlines() if "| " in line]
+    named = [re.fullmatch(r"\|.+\|.+\| `(test_\w+\.py)::(test_\w+)` \|", line) for line in rows]
+    assert [r for r, m in zip(rows, named) if m is None and not r.startswith("| What happens")] == []
+    found = [match.groups() for match in named if match]
+    assert len(found) >= 30
+    lost = [f"{file}::{test}" for file, test in found if f"def {test}(" not in (here / file).read_text()]
+    assert lost == []
