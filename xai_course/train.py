@@ -177,7 +177,6 @@ class _Run:
         )
 
     # --- the loop ---------------------------------------------------------------------------------------------------
-
     def __iter__(self) -> Iterator[list[int]]:
         """This process's positions of the epoch's remaining batches. Strided, so that AMC's pairs stay together."""
         order = epoch_order(self.length, self.preset.batch_size, self.seed, self.epoch)[self.step :]
@@ -277,7 +276,6 @@ class _Run:
         return self.history
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
-
     def describe(self, first: Batch) -> dict[str, object]:
         """What must be the same for a checkpoint to be continued."""
         settings = dataclasses.asdict(self.preset)
@@ -317,7 +315,12 @@ class _Run:
 
     def restore(self) -> None:
         """Continue from the checkpoint, if there is one."""
-        if self.path is None or not self.found(self.path):
+        if self.path is None:
+            return
+        self.engine.wait_for_everyone()  # one process may still be saving what came before
+        if (seen := self.check_finite({"seen": float(self.path.exists())})["seen"]) < 1:
+            if seen:
+                raise ValueError(f"checkpoint {self.path} is not seen by all processes: out must be a shared folder")
             return
         state = self.read(self.path)
         self.method.load_state_dict(state["method"])
@@ -341,24 +344,13 @@ class _Run:
             said = f"{self.path}: trained on {state['device']}, goes on on {self.device.type} with fresh random numbers"
             self.engine.print(said, flush=True)
 
-    def found(self, path: Path) -> bool:
-        """Whether there is a checkpoint: all processes see it or none; one alone would wait for the others for ever."""
-        from accelerate.utils import gather_object
-
-        self.engine.wait_for_everyone()  # one of them may still be saving what came before
-        seen = gather_object([path.exists()])
-        if any(seen) and not all(seen):
-            raise ValueError(f"checkpoint {path} is seen by {sum(seen)} of {len(seen)} processes: out must be shared")
-        return any(seen)
-
     def read(self, path: Path) -> dict[str, Any]:
         """The checkpoint, once it is whole and this run's own."""
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             there, here = state["signature"], self.signature
         except Exception as error:
-            what = f"checkpoint {path} cannot be read ({type(error).__name__}): delete it to start over"
-            raise ValueError(what) from error
+            raise ValueError(f"checkpoint {path} cannot be read ({error!r:.60}): delete it to start over") from error
         pairs = {key: (there.get(key), here.get(key)) for key in {**there, **here}}
         if wrong := [f"{key}: {old} there, {new} here" for key, (old, new) in pairs.items() if old != new]:
             what = f"checkpoint {path} belongs to another run (differs in {', '.join(wrong)})"
