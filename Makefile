@@ -41,7 +41,7 @@ test: $(READY)
 	@$(PY) -m pytest -n $(JOBS)
 
 torture: $(READY)                    ## faults at every write, kills at every call, 1 to 4 processes: 20 minutes
-	@XAI_COURSE_TORTURE=long timeout 1200 $(PY) -m pytest -n $(JOBS) --timeout=1200 -rA \
+	@XAI_COURSE_TORTURE=long $(PY) -m pytest -n $(JOBS) --timeout=1200 -rA \
 	  tests/test_torture.py tests/test_torture_runs.py tests/test_metamorphic.py
 
 mutation: $(READY)                   ## do the tests notice a changed operator or number? hours; not in .ci/run
