@@ -5,14 +5,19 @@ PY     := OMP_NUM_THREADS=1 $(V)/bin/python
 READY  := $(V)/.ready
 PORT   ?= 8000
 JOBS   ?= 2
+# HASHES=1: install exactly constraints-hashes.txt, each file checked against its hash.
+HASHES ?=
 # Peers that only the benchmarks import.
 BENCH  := grad-cam torchcam
 UV      = $(V)/bin/uv pip install -q --python $(V)/bin/python
 PIP     = $(V)/bin/python -m pip install -q --disable-pip-version-check
 
-.PHONY: book notebooks assignments ledger look test lint bench links serve set-repo pins clean
+.PHONY: book pages notebooks assignments ledger look test torture mutation lint bench links serve set-repo pins clean
 
-book: notebooks
+book: $(READY)
+	@$(PY) -m tools.lock $(MAKE) --no-print-directory pages
+
+pages: notebooks
 	@$(PY) -m tools.gates sources executed
 	@$(PY) -m tools.stage
 	@$(PY) -m tools.build
@@ -34,6 +39,13 @@ look: $(READY)                       ## open every built page in a headless brow
 
 test: $(READY)
 	@$(PY) -m pytest -n $(JOBS)
+
+torture: $(READY)                    ## faults at every write, kills at every call, 1 to 4 processes: 20 minutes
+	@XAI_COURSE_TORTURE=long $(PY) -m pytest -n $(JOBS) --timeout=1200 -rA \
+	  tests/test_torture.py tests/test_torture_runs.py tests/test_metamorphic.py
+
+mutation: $(READY)                   ## do the tests notice a changed operator or number? hours; not in .ci/run
+	@$(PY) -m tools.mutate
 
 lint: $(READY)
 	@$(V)/bin/ruff check -q .
@@ -62,6 +74,8 @@ set-repo: $(READY)                   ## make set-repo REPO=owner/name
 pins:                                ## write the versions of this environment into constraints.txt
 	@$(V)/bin/python -m pip list --format=freeze --disable-pip-version-check \
 	  | grep -v -i -E '^(xai-course|pip|uv|setuptools|wheel)==' > constraints.txt
+	@$(V)/bin/uv pip compile -q constraints.txt --no-deps --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate -o constraints-hashes.txt
 
 clean:
 	rm -rf _build
@@ -70,5 +84,6 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 	@echo "Setting up $(V) (the first time this fetches about 3 GB) ..."
 	@test -x $(V)/bin/python || $(PYTHON) -m venv $(V)
 	@$(PIP) uv || echo "uv is not to be had here, going on with pip"
-	@$(UV) -r requirements.txt -c constraints.txt -e . || $(PIP) -r requirements.txt -c constraints.txt -e .
+	@if [ -n "$(HASHES)" ]; then $(UV) --require-hashes --no-deps -r constraints-hashes.txt && $(UV) --no-deps -e .; else \
+	  $(UV) -r requirements.txt -c constraints.txt -e . || $(PIP) -r requirements.txt -c constraints.txt -e .; fi
 	@touch $@

@@ -99,6 +99,34 @@ def test_actions_are_pinned_by_commit_and_a_release_is_published_by_hand():
     assert publish["environment"] == "pypi" and publish["if"] == "inputs.publish"
 
 
+def test_every_pin_has_its_hashes():
+    pins = set((ROOT / "constraints.txt").read_text().split())
+    hashed = (ROOT / "constraints-hashes.txt").read_text().split("\n")
+    named = {line.split(";")[0].rstrip(" \\") for line in hashed if "==" in line and not line.startswith(" ")}
+    assert {pin.lower().replace("_", "-").replace(".", "-") for pin in pins} == {
+        pin.lower().replace("_", "-").replace(".", "-") for pin in named
+    }
+    assert all(len(line.split("sha256:")[1].rstrip(" \\")) == 64 for line in hashed if "--hash" in line)
+
+
+def test_each_job_of_a_workflow_has_its_own_rights_and_no_more():
+    may_write = {}
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["permissions"] == {}, path.name
+        for name, job in workflow["jobs"].items():
+            writes = sorted(right for right, kind in job["permissions"].items() if kind == "write")
+            may_write |= {f"{path.stem}/{name}": writes} if writes else {}
+            if writes and "id-token" not in writes:  # what may write runs nobody else's code
+                assert "container" not in job and not any("uses" in step for step in job["steps"]), name
+    assert may_write == {
+        "book/deploy": ["id-token", "pages"],
+        "release/build": ["attestations", "id-token"],
+        "release/publish": ["id-token"],
+        "weekly/report": ["issues"],
+    }
+
+
 def test_the_version_is_said_once_and_agrees():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert settings["project"]["dynamic"] == ["version"]

@@ -19,7 +19,7 @@ from xai_course.identity import identity
 from xai_course.methods.base import CrossEntropy, predict
 from xai_course.nets.convnets import GapClassifier
 from xai_course.preset import Preset
-from xai_course.runs import catalogue, records, report, sweep
+from xai_course.runs import catalogue, estimate, records, report, sweep
 from xai_course.runs.experiment import Experiment, run
 
 CALLS = []
@@ -63,7 +63,7 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setenv("XAI_COURSE_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("XAI_COURSE_CACHE", str(tmp_path / "cache"))
     toys = {e.name: e for e in (toy(), toy("amc/toy/other"), toy("amc/toy/broken", measures=(broken,)))}
-    for module in (catalogue, report, ledger):
+    for module in (catalogue, estimate, report, ledger):
         monkeypatch.setattr(module, "experiments", lambda: toys)
     CALLS.clear()
     return tmp_path
@@ -87,6 +87,29 @@ def test_finished_seeds_are_not_run_again_until_settings_change(lab):
     assert len(CALLS) == 4
     run(toy(), seeds=(0,), resume=False)
     assert len(CALLS) == 5
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"metrics": {', b"[]", b"null", b'{"metrics": {}}', b"\xff\xfe"])
+def test_a_damaged_finished_seed_is_trained_again(lab, damage):
+    first = run(toy(), seeds=(0,))
+    (kept,) = lab.rglob("result.json")
+    whole = kept.read_bytes()
+    kept.write_bytes(damage)
+    assert run(toy(), seeds=(0,)).metrics == first.metrics and len(CALLS) == 2
+    assert json.loads(kept.read_text())["metrics"] == json.loads(whole)["metrics"]
+    kept.unlink()
+    kept.mkdir()  # not even a file
+    with pytest.raises(OSError, match=r"result\.json cannot be written to .*set XAI_COURSE_CACHE"):
+        run(toy(), seeds=(0,))
+
+
+def test_a_trial_of_one_seed_leaves_the_record_of_three(lab):
+    three = run(toy(), seeds=(0, 1, 2))
+    with pytest.warns(UserWarning, match="keeps its 3 seeds, this run has 1"):
+        assert len(run(toy(), seeds=(0,)).seeds) == 1
+    assert records.load("amc/toy/ce") == three
+    assert cli.main(["run", "amc/toy/ce", "--seeds", "1", "--force"]) == 0
+    assert records.load("amc/toy/ce").seeds == (0,)
 
 
 def test_metric_mean_and_sample_deviation():

@@ -78,6 +78,13 @@ def test_literals_from_the_command_line():
     assert [runner.literal(v) for v in ("3", "True", "smoke", "(1, 2)")] == [3, True, "smoke", (1, 2)]
 
 
+def stored_with(cache: Path, damage: str) -> Path:
+    """The stored result of good.ipynb, spoilt."""
+    (stored,) = cache.glob("good-*.ipynb")
+    stored.write_text(damage)
+    return stored
+
+
 def test_one_failure_stops_no_other_and_nothing_unchanged_runs_twice(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(runner, "shared_digest", lambda: "the package as it is")
     monkeypatch.setenv("XAI_COURSE_CACHE", "downloads")
@@ -109,4 +116,11 @@ def test_one_failure_stops_no_other_and_nothing_unchanged_runs_twice(tmp_path, c
     assert runner.main([str(good), *folders]) == 0
     assert "good.ipynb: cached" in capsys.readouterr().out
     again = json.loads((tmp_path / "out" / "good.ipynb").read_text())
+    for damage in ("", '{"cells": [', "[]", '{"cells": [], "metadata": {}}'):  # as good as absent
+        assert runner.reused(json.loads(good.read_text()), stored_with(tmp_path / "cache", damage)) is None
+    assert runner.main([str(good), *folders]) == 0
+    assert "good.ipynb: ran" in capsys.readouterr().out
+    assert (
+        json.loads((tmp_path / "out" / "good.ipynb").read_text())["cells"][2]["outputs"] == done["cells"][2]["outputs"]
+    )
     assert again["cells"][0]["source"] == "# New words" and again["cells"][2] == done["cells"][2]

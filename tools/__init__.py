@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
 NOTEBOOKS = ROOT / "notebooks"
+HOLDS = "XAI_COURSE_BUILDING"  # the build folder that a parent process holds
 
 
 def default_repo(root: Path = ROOT) -> str:
@@ -33,6 +37,24 @@ def write_if_changed(path: Path, content: bytes) -> bool:
     """Write only what differs, so that an unchanged file keeps its time stamp and Sphinx does not read it again."""
     if path.is_file() and path.read_bytes() == content:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    from xai_course.data.files import write_atomically
+
+    write_atomically(path, lambda file: file.write(content))
     return True
+
+
+@contextlib.contextmanager
+def building(folder: Path = BUILD) -> Iterator[None]:
+    """Hold the build folder against other builds, which wait; what this process starts meanwhile may go on in it."""
+    from xai_course.data.files import locked
+
+    held = str(folder.resolve())
+    if os.environ.get(HOLDS) == held:
+        yield
+        return
+    with locked(folder, f"another build is at work in {folder}: waiting until it has ended"):
+        os.environ[HOLDS] = held
+        try:
+            yield
+        finally:
+            del os.environ[HOLDS]

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tools import BUILD, ROOT
+from tools import BUILD, ROOT, building
 
 STAGED, HTML = BUILD / "staged", BUILD / "html"
 STAMP = BUILD / "html.digest"
@@ -82,4 +82,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with building():
+        sys.exit(main())

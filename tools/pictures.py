@@ -15,7 +15,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from tools import BUILD, ROOT
+from tools import BUILD, ROOT, write_if_changed
 
 FENCE = re.compile(
     r"^```\{picture\}[ \t]*(?P<what>\S*)[ \t]*\n(?P<options>(?::\w+:[^\n]*\n)*)(?P<caption>.*?)^```[ \t]*$", re.M | re.S
@@ -76,10 +76,7 @@ def picture(what: str, kept: Path = KEPT) -> tuple[bytes, bytes]:
     folder = kept / state()
     file = folder / f"{what}.svg"
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_text(drawn(what), "utf-8")
-        part.replace(file)
+        write_if_changed(file, drawn(what).encode())
     svg = file.read_text("utf-8")
     return svg.encode(), darkened(svg).encode()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import concurrent.futures
+import copy
 import datetime
 import hashlib
 import json
@@ -25,7 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from tools import BUILD, ROOT, notebook_paths, write_if_changed
+from tools import BUILD, ROOT, building, notebook_paths, write_if_changed
 
 VERSIONS = ("torch", "torchvision", "numpy", "scikit-learn", "scikit-image", "matplotlib", "ipywidgets", "ipykernel")
 NOT_IMPORTED = {"xai_course/cli.py", "xai_course/runs/estimate.py"}  # a notebook cannot reach these
@@ -165,14 +166,14 @@ def run_one(job: Job) -> Outcome:
     if problem := check_source(source, job.parameters):
         return Outcome(path.name, f"FAILED: {problem}", 0.0)
     stored = cache / f"{path.stem}-{notebook_digest(source, job.parameters, job.shared)}.ipynb"
-    state = "cached" if stored.exists() else "ran"
-    if state == "ran":
+    merged, state = reused(source, stored), "cached"
+    if merged is None:
         try:
             execute(job, stored)
+            merged, state = merge(source, json.loads(stored.read_text("utf-8"))), "ran"
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             return Outcome(path.name, "FAILED: " + "\n  ".join(lines[-12:]), time.time() - began)
-    merged = merge(source, json.loads(stored.read_text("utf-8")))
     body = json.dumps(merged, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     write_if_changed(Path(job.out) / path.name, body.encode())
     older = sorted(cache.glob(f"{path.stem}-*.ipynb"), key=lambda p: p.stat().st_mtime, reverse=True)
@@ -180,6 +181,14 @@ def run_one(job: Job) -> Outcome:
         if old != stored:
             old.unlink()
     return Outcome(path.name, state, time.time() - began)
+
+
+def reused(source: dict, stored: Path) -> dict | None:
+    """The source with the stored outputs; None where nothing is stored, or it is damaged, which is the same."""
+    try:
+        return merge(copy.deepcopy(source), json.loads(stored.read_text("utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def quiet_kernels(log: str) -> None:
@@ -236,4 +245,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with building():
+        sys.exit(main())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from tools import BUILD, ROOT, bibtex, default_repo, explorables, pictures, quiz, write_if_changed
+from tools import BUILD, ROOT, bibtex, building, default_repo, explorables, pictures, quiz, write_if_changed
 from tools.fences import expand
 from tools.gates.html import toc_entries
 from tools.glossary import link_terms, terms
@@ -149,4 +149,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with building():
+        sys.exit(main())

@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--workers", default=1, type=int, help="processes on this machine, one seed each")
     run.add_argument("--cluster", metavar="ADDRESS", help='run on Ray: an address, "auto", or "local"')
     run.add_argument("--fresh", action="store_true", help="forget finished and interrupted seeds")
+    run.add_argument("--force", action="store_true", help="replace a record of more seeds by this run's")
     run.add_argument("--progress", action="store_true", help="show a progress bar per epoch (one worker only)")
     run.add_argument(
         "--dry-run", action="store_true", help="only say how many trainings this is and how long they take"
@@ -154,7 +155,8 @@ def _run(options: argparse.Namespace) -> int:
     for line in _on_this_gpu(runnable, options.preset):
         print(line, file=sys.stderr)
     names, seeds = [experiment.name for experiment in runnable], range(options.first, options.first + options.seeds)
-    settings = {"resume": not options.fresh, "quiet": not options.progress, "cluster": options.cluster}
+    settings = {"resume": not options.fresh, "force": options.force}
+    settings |= {"quiet": not options.progress, "cluster": options.cluster}
     for record in sweep(names, options.preset, seeds, workers=options.workers, **settings):
         shown = "  ".join(f"{name} {metric}" for name, metric in record.metrics.items())
         print(f"{record.experiment} [{record.preset}, {record.seeds_text}]  {shown}", flush=True)

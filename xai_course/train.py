@@ -180,7 +180,6 @@ class _Run:
         )
 
     # --- the loop ---------------------------------------------------------------------------------------------------
-
     def __iter__(self) -> Iterator[list[int]]:
         """This process's positions of the epoch's remaining batches. Strided, so that AMC's pairs stay together."""
         order = epoch_order(self.length, self.preset.batch_size, self.seed, self.epoch)[self.step :]
@@ -282,7 +281,6 @@ class _Run:
         return self.history
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
-
     def describe(self, first: Batch) -> dict[str, object]:
         """What must be the same for a checkpoint to be continued."""
         settings = dataclasses.asdict(self.preset)
@@ -319,7 +317,12 @@ class _Run:
 
     def restore(self) -> None:
         """Continue from the checkpoint, if there is one."""
-        if self.path is None or not self.path.exists():
+        if self.path is None:
+            return
+        self.engine.wait_for_everyone()  # one process may still be saving what came before
+        if (seen := self.check_finite({"seen": float(self.path.exists())})["seen"]) < 1:
+            if seen:
+                raise ValueError(f"checkpoint {self.path} is not seen by all processes: out must be a shared folder")
             return
         state = self.read(self.path)
         for group in state["optimizer"]["param_groups"]:
@@ -349,8 +352,7 @@ class _Run:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             there, here = state["signature"], self.signature
         except Exception as error:
-            what = f"checkpoint {path} cannot be read ({type(error).__name__}): delete it to start over"
-            raise ValueError(what) from error
+            raise ValueError(f"checkpoint {path} cannot be read ({error!r:.60}): delete it to start over") from error
         pairs = {key: (there.get(key), here.get(key)) for key in {**there, **here}}
         if wrong := [f"{key}: {old} there, {new} here" for key, (old, new) in pairs.items() if old != new]:
             what = f"checkpoint {path} belongs to another run (differs in {', '.join(wrong)})"

@@ -16,11 +16,12 @@ PAPERMILL_ERROR = "papermill-error-cell-tag"
 KEPT = "a checkpoint of this very run is used"  # xai_course.runs.lab.fit
 NOISE = re.compile(
     r"\r(?!\n)"  # a line drawn over itself
-    r"|\d+%\s*\|[ █▏▎▍▌▋▊▉#]|\bit/s\b|\bs/it\b"  # progress bars
+    r"|\d%\s*\|[ █▏▎▍▌▋▊▉#]|\bit/s\b|\bs/it\b"  # progress bars
     r"|^Requirement already|^Collecting \S"  # pip
-    r"|\w*Warning: ",
+    r"|Warning: ",
     re.M,
 )
+MOST = 20_000  # characters that one cell may print onto a page
 IMAGE = re.compile(r"<img\b[^>]*>", re.I)
 ALT = re.compile(r"\balt\s*=\s*(\"([^\"]*)\"|'([^']*)')", re.I)
 
@@ -139,7 +140,17 @@ def measured(notebook: dict) -> list[str]:
     return found
 
 
-GATES = (no_errors, all_executed, quiet, widgets_healthy, alt_texts, measured)
+def readable(notebook: dict) -> list[str]:
+    """No cell prints more than a page can hold; figures and widgets do not count."""
+    found = []
+    for at, cell in enumerate(code_cells(notebook)):
+        size = sum(len("".join(o.get("text", o.get("data", {}).get("text/plain", "")))) for o in cell["outputs"])
+        if size > MOST:
+            found.append(f"code cell {at} prints {size:,} characters, a page holds {MOST:,}: print less of it")
+    return found
+
+
+GATES = (no_errors, all_executed, quiet, widgets_healthy, alt_texts, measured, readable)
 
 
 def check(notebook: dict) -> list[str]:

@@ -6,8 +6,9 @@ import contextlib
 import glob
 import io
 import os
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,13 +16,16 @@ Folder = str | os.PathLike[str]
 Root = Folder | None  # of data sets; None: the folders that ``XAI_COURSE_DATA`` names
 
 
-def write_atomically(path: Folder, write: Callable[[BinaryIO], object]) -> Path:
+def write_atomically(
+    path: Folder, write: Callable[[BinaryIO], object], cure: str = "make room or go elsewhere"
+) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, flush it to the disk, then put it in place in one step.
 
     What an earlier writer of the same path left when it was killed is removed.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; an earlier file at ``path`` is untouched.
+        OSError: the folder cannot be written or the disk is full; the message names it and ends with ``cure``. An
+            earlier file at ``path`` is untouched.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -30,6 +34,14 @@ def write_atomically(path: Folder, write: Callable[[BinaryIO], object]) -> Path:
         ('whole', ['note.txt'])
     """
     path = Path(path)
+    try:
+        return _replace(path, write)
+    except OSError as error:
+        what = f"{path.name} cannot be written to {path.parent} ({error.strerror or error}): {cure}"
+        raise OSError(error.errno, what) from error
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         with contextlib.suppress(OSError), left.open("rb") as file:
@@ -45,7 +57,7 @@ def write_atomically(path: Folder, write: Callable[[BinaryIO], object]) -> Path:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # what went wrong first is what is told
             os.unlink(temporary)
         raise
     return path
@@ -59,6 +71,40 @@ def _held(file: BinaryIO) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     return False
+
+
+@contextlib.contextmanager
+def locked(folder: Folder, waiting: str = "") -> Iterator[None]:
+    """Hold a folder against other processes that ask for it in this way; no file marks it, a killed holder lets go.
+
+    Where the system or the disk has no locks, nothing is held.
+
+    Args:
+        folder: made where it is not there.
+        waiting: what to say on stderr while another process holds it.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder, locked(folder):
+        ...     os.listdir(folder)
+        []
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = -1
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                print(waiting, file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle >= 0:
+            os.close(handle)
 
 
 def save_whole(path: Path, state: object, cure: str) -> Path:
@@ -76,11 +122,7 @@ def save_whole(path: Path, state: object, cure: str) -> Path:
 
     memory = io.BytesIO()
     torch.save(state, memory)
-    try:
-        return write_atomically(path, lambda file: file.write(memory.getbuffer()))
-    except OSError as error:
-        what = f"{path.name} cannot be written to {path.parent} ({error.strerror}): {cure}"
-        raise OSError(error.errno, what) from error
+    return write_atomically(path, lambda file: file.write(memory.getbuffer()), cure)
 
 
 def course_file(*parts: str) -> Path:

@@ -50,7 +50,8 @@ def unit_mass(maps: Tensor, floor: float = 1e-20) -> UnitMass:
         (tensor([[0.2500, 0.7500],
                 [0.0000, 0.0000]]), tensor([False,  True]))
     """
-    total = maps.sum(dim=(-2, -1), keepdim=True)
+    held = torch.promote_types(maps.dtype, torch.float32)  # float16 ends at 65504
+    total = maps.sum(dim=(-2, -1), keepdim=True, dtype=held)
     dead = total <= floor
-    scaled = maps / torch.where(dead, torch.ones_like(total), total)
+    scaled = (maps / torch.where(dead, torch.ones_like(total), total)).to(maps.dtype)
     return UnitMass(torch.where(dead, torch.zeros_like(scaled), scaled), dead[..., 0, 0])

@@ -132,7 +132,7 @@ class PPCE(ExplanationLoss):
         return peak_maps(maps, size)
 
     def cost(self, maps: Tensor, masks: Tensor) -> Tensor:
-        logs = torch.where(maps > 0, maps.clamp_min(1e-12).log(), torch.full_like(maps, -100.0))
+        logs = torch.where(maps <= 0, torch.full_like(maps, -100.0), maps.clamp_min(1e-12).log())  # NaN stays
         return -(masks * logs).sum(dim=(1, 2)) / masks.sum(dim=(1, 2)).clamp_min(1e-12)
 
 

@@ -83,7 +83,7 @@ def decided_loss(logits: Tensor, labels: Tensor, reduction: str = "none") -> Ten
         raise ValueError(
             f"labels must be [B={len(logits)}] int64, one class each, got {tuple(labels.shape)} {labels.dtype}"
         )
-    return reduced(F.cross_entropy(logits, labels, reduction="none"), reduction)
+    return reduced(F.cross_entropy(wide(logits), labels, reduction="none"), reduction)
 
 
 def undecided_loss(logits: Tensor, reduction: str = "none") -> Tensor:

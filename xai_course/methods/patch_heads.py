@@ -319,6 +319,7 @@ def margin_loss(
         >>> margin_loss(torch.tensor([[0.5, 0.3, 0.1], [0.9, 0.0, 0.0]]), torch.tensor([0, 0]), reduction="none")
         tensor([0.1800, 0.0000])
     """
+    lengths = wide(lengths)
     present = F.one_hot(labels, lengths.shape[1]) if labels.ndim == 1 else labels
     present = present.to(lengths.dtype)
     missed, false = (above - lengths).relu().square(), (lengths - below).relu().square()

@@ -5,6 +5,7 @@ Adachi and Yamaguchi, ICME 2022, Section 3.2 (the generator G of Eq. 4), Algorit
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..data.batch import Batch, Dataset, Splits, batches, fingerprint
-from ..data.files import write_atomically
+from ..data.files import save_whole
 from ..nets.modes import device_of
 from ..nets.pix2pix import UNetGenerator, initialise, patch_discriminator
 
@@ -244,11 +245,12 @@ def annotator_for(
     path = None if cache is None else Path(cache) / f"annotator-{key}.pt"
     if path is not None and path.exists():
         generator = UNetGenerator(pairs.images.shape[1], 1, downs=preset.downs, width=preset.width)
-        generator.load_state_dict(torch.load(path, map_location=device, weights_only=True))
-        return PseudoAnnotator(generator.to(device), preset.size)
+        with contextlib.suppress(Exception):  # a damaged file is no file: torch.load has a dozen ways to say so
+            generator.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+            return PseudoAnnotator(generator.to(device), preset.size)
     annotator = train_annotator(pairs.images, pairs.masks, preset, seed)
     if path is not None:
-        write_atomically(path, lambda file: torch.save(annotator.generator.state_dict(), file))
+        save_whole(path, annotator.generator.state_dict(), "set XAI_COURSE_CACHE to another folder")
     return annotator
 
 

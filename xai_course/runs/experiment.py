@@ -23,6 +23,8 @@ from ..train import fit
 from . import records
 from .records import Metric, Record
 
+RESULT = {"metrics", "curves", "data", "seconds", "memory_mb", "device"}  # of a finished seed
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -89,18 +91,22 @@ def run(
     *,
     resume: bool = True,
     quiet: bool = True,
+    force: bool = False,
 ) -> Record:
     """Train and measure one experiment with every seed, write its record and return it.
 
-    A seed that was finished before under the same settings and code, be it for another row, is not run again; one that
-    was interrupted goes on from its checkpoint. Both are kept in the cache folder until the settings change.
+    done = folder / "result.json"  # or that of a row declared alike
+    if resume:
+        for found in (cache_folder() / "runs").rglob(f"{preset}/{folder.name}/result.json"):
+            if kept := _finished(found):
+                return kept
 
     Raises:
         ValueError: an unknown preset, or no seed.
     """
     require(seeds, "seeds must name at least one seed, got none")
     results = [run_seed(experiment, preset, seed, resume=resume, quiet=quiet) for seed in seeds]
-    return collect(experiment, preset, seeds, results)
+    return collect(experiment, preset, seeds, results, force=force)
 
 
 def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = True, quiet: bool = True) -> dict:
@@ -109,8 +115,10 @@ def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = T
     key = fingerprint(settings, code)
     folder = cache_folder() / "runs" / experiment.name / preset / f"seed{seed}-{key}"
     done = folder / "result.json"  # or that of a row declared alike
-    if resume and (found := next((cache_folder() / "runs").rglob(f"{preset}/{folder.name}/result.json"), None)):
-        return json.loads(found.read_text("utf-8"))
+    if resume:
+        for found in (cache_folder() / "runs").rglob(f"{preset}/{folder.name}/result.json"):
+            if kept := _finished(found):
+                return kept
 
     from accelerate.utils import set_seed
 
@@ -135,12 +143,25 @@ def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = T
         "memory_mb": _peak_memory_mb(),
         "device": device_name(plan.precision),
     }
-    write_atomically(done, lambda file: file.write(json.dumps(result).encode()))
+    write_atomically(
+        done, lambda file: file.write(json.dumps(result).encode()), "set XAI_COURSE_CACHE to another folder"
+    )
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return result
 
 
-def collect(experiment: Experiment, preset: str, seeds: Sequence[int], results: Sequence[dict]) -> Record:
+def _finished(path: Path) -> dict:
+    """A finished seed's result; nothing where there is none or it is damaged: then the seed is trained again."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return found if set(found) >= RESULT else {}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def collect(
+    experiment: Experiment, preset: str, seeds: Sequence[int], results: Sequence[dict], *, force: bool = False
+) -> Record:
     """Join the results of all seeds into one record and write it."""
     fingerprints = sorted({r["data"]["fingerprint"] for r in results})
     record = Record(
@@ -159,7 +180,7 @@ def collect(experiment: Experiment, preset: str, seeds: Sequence[int], results: 
         memory_mb=max(r["memory_mb"] for r in results),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    records.save(record)
+    records.save(record, force=force)
     return record
 
 

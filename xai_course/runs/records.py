@@ -1,12 +1,14 @@
 """Run records: one JSON file per experiment and preset, the only source of numbers in the book."""
 
+import contextlib
 import json
 import os
 import statistics
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..data.files import course_file, write_atomically
+from ..data.files import course_file, locked, write_atomically
 
 SCHEMA = 1
 
@@ -78,13 +80,31 @@ def record_path(experiment: str, preset: str) -> Path:
     return results_folder() / experiment / f"{preset}.json"
 
 
-def save(record: Record) -> Path:
-    """Write the record in one step; an earlier one stays whole if this fails."""
+def save(record: Record, *, force: bool = False) -> Path:
+    """Write the record in one step; an earlier one stays whole if this fails.
+
+    One of more seeds is kept, with a warning, unless ``force`` is set: a trial must not cost what took days.
+    """
     content = asdict(record)
     content["metrics"] = {name: [round(v, 6) for v in metric.values] for name, metric in record.metrics.items()}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=True) + "\n"
     path = record_path(record.experiment, record.preset)
-    return write_atomically(path, lambda file: file.write(text.encode()))
+    with locked(path.parent):
+        earlier = _seeds(path)
+        if earlier > len(record.seeds) and not force:
+            kept = f"{path} keeps its {earlier} seeds, this run has {len(record.seeds)}: `--force` replaces them"
+            warnings.warn(kept, stacklevel=2)
+            return path
+        return write_atomically(
+            path, lambda file: file.write(text.encode()), "set XAI_COURSE_RESULTS to another folder"
+        )
+
+
+def _seeds(path: Path) -> int:
+    """How many a sound record holds; 0 for none."""
+    with contextlib.suppress(OSError, ValueError):
+        return len(_read(path).seeds)
+    return 0
 
 
 def load(experiment: str, preset: str = "smoke") -> Record:
@@ -114,8 +134,6 @@ def _read(path: Path) -> Record:
 
 def available(experiment: str) -> dict[str, Record]:
     """Every sound record of an experiment by preset; damaged ones are named in a warning and skipped."""
-    import warnings
-
     found = {}
     for path in sorted((results_folder() / experiment).glob("*.json")):
         try:

@@ -18,6 +18,7 @@ def sweep(
     cluster: str | None = None,
     resume: bool = True,
     quiet: bool = True,
+    force: bool = False,
 ) -> Iterator[Record]:
     """Records of all ``names`` as they become complete. A sweep that is stopped goes on where it was when called again.
 
@@ -25,6 +26,7 @@ def sweep(
         workers: processes, each training one seed at a time on one thread; 1 trains in this process.
         cluster: address of a Ray cluster ("auto" for the one this machine belongs to, "local" to start one with
             ``workers`` slots here); all machines must share the cache folder. None uses no cluster.
+        force: replace records of more seeds too.
 
     Raises:
         ValueError: an unknown name or preset, before anything is trained; or no worker.
@@ -45,7 +47,7 @@ def sweep(
             continue
         finished[name][seed] = result
         if len(finished[name]) == len(seeds):
-            yield collect(chosen[name], preset, seeds, [finished[name][s] for s in seeds])
+            yield collect(chosen[name], preset, seeds, [finished[name][s] for s in seeds], force=force)
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(jobs)} runs failed\n" + "\n".join(failed))
 
