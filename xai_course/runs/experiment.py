@@ -95,14 +95,12 @@ def run(
 ) -> Record:
     """Train and measure one experiment with every seed, write its record and return it.
 
-    done = folder / "result.json"  # or that of a row declared alike
-    if resume:
-        for found in (cache_folder() / "runs").rglob(f"{preset}/{folder.name}/result.json"):
-            if kept := _finished(found):
-                return kept
+    A seed that was finished before under the same settings and code is not run again, also not under the name of another
+    row that is declared alike; one that was interrupted goes on from its checkpoint. Both are kept in the cache folder
+    until the settings change. ``force`` lets the record replace one with more seeds.
 
     Raises:
-        ValueError: an unknown preset, or no seed.
+        ValueError: an unknown preset, no seed, or a record with more seeds than these (without ``force``).
     """
     require(seeds, "seeds must name at least one seed, got none")
     results = [run_seed(experiment, preset, seed, resume=resume, quiet=quiet) for seed in seeds]
