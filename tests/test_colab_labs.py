@@ -282,7 +282,7 @@ def test_rows_of_one_table_come_from_one_profile(table, capsys):
 
 def test_retraining_uses_the_seeds_of_the_record(table, capsys):
     first = lab.rows("amc/small", ["c"], retrain=True)["c"]
-    records.save(replace(first, seeds=(7,), metrics={"accuracy": records.Metric((0.123,))}, seconds=(1.0,)))
+    records.save(replace(first, seeds=(7,), metrics={"accuracy": records.Metric((0.123,))}, seconds=(1.0,)), force=True)
     again = lab.rows("amc/small", ["c"], retrain=True)["c"]
     assert again.seeds == (7,) and again.code == first.code and again.metrics["accuracy"].values != (0.123,)
     assert "seeds 7; the committed run took 1 s" in capsys.readouterr().out

@@ -475,7 +475,7 @@ def test_every_route_checks_its_input(shape, k, way):
     for changed, message in (
         ({"classes": classes - 1}, r"classes must lie in \[0, "),
         ({"classes": classes + shape[1]}, r"classes must lie in \[0, "),
-        ({"classes": classes[:1]}, r"classes must be a class, \[B, k\] int64 with B="),
+        ({"classes": classes[:1]}, r"classes must be \[B, k\] int64 with B="),
         ({"classes": classes.int()}, "torch.int32"),
         ({"features": features[:, 1:]}, r"weight \[K, D\]"),
         ({"bias": bias[:1]}, r"bias must be \[K\]"),

@@ -23,6 +23,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from tools import ROOT
+from xai_course.data.vision import VALIDATION
 from xai_course.preset import Preset
 from xai_course.runs.declared import experiments, function
 from xai_course.runs.experiment import Experiment, run
@@ -92,7 +93,8 @@ def resolved(experiment: Experiment) -> tuple[Entry, set[str]]:
     images, usual = OFFICIAL[base]
     held = OWN_HOLD_OUT.get(base)
     if held is None:
-        held = inspect.signature(function(base)).parameters["validation"].default
+        own = inspect.signature(function(base)).parameters
+        held = own["validation"].default if "validation" in own else VALIDATION
     if '"whole"' in str(declared["data"]).replace("'", '"') or ".whole'" in str(declared["data"]):
         held = 0
     found["train_images"] = images - (held if isinstance(held, int) else round(held * images))

@@ -203,7 +203,9 @@ def _check(name: str) -> Check:
     return Check(name, _questions()[name])
 
 
-def __getattr__(name: str) -> Check:
+def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return ["options", "variant", *(f"check_{each}" for each in _questions())]
     if name.startswith("check_") and name.removeprefix("check_") in _questions():
         return _check(name.removeprefix("check_"))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

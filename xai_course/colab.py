@@ -61,9 +61,9 @@ def profile(name: str = "auto") -> str:
     """What the parameters cell asks for; the budget is said where it is not the one that `setup` has told already.
 
     Example:
-        >>> profile("paper")
-        profile: paper | time and memory: hours to days
-        'paper'
+        >>> profile("huge")
+        Traceback (most recent call last):
+        ValueError: profile must be one of ('auto', 'smoke', 'colab', 'paper'), got 'huge'
     """
     found = resolve(name)
     if found != resolve():

@@ -1,9 +1,7 @@
 """One readable loop for every method: CPU, accelerator, several processes, half precision; exact resume after a kill.
 
 The loop wraps no module in DistributedDataParallel. Every process accumulates the gradients of its share of the batch
-over as many backward passes as its method yields, and accelerate averages them once, just before the optimiser step.
-So Min-Max's uneven recursion, ReFF's second derivative and unused parameters need no special care, at the price of not
-overlapping communication with the backward pass.
+over as many backward passes as its method yields, and accelerate averages them once, before the optimiser step.
 """
 
 from __future__ import annotations

@@ -33,6 +33,9 @@ Arrays = tuple[np.ndarray, np.ndarray]  # images [N, C, H, W] uint8, labels [N]
 Limit = tuple[int, int, int] | None
 
 
+VALIDATION = 5000  # training images held out where nothing else is said
+
+
 class Choice(TypedDict, total=False):
     """Which images are kept; the arguments that all loaders share.
 
@@ -192,7 +195,7 @@ def find_file(name: str, root: Root) -> Path:
 
 
 def _choose(
-    n_train: int, n_test: int, preset: str, *, seed: int = 0, validation: int = 5000, limit: Limit = None
+    n_train: int, n_test: int, preset: str, *, seed: int = 0, validation: int = VALIDATION, limit: Limit = None
 ) -> list[np.ndarray]:
     """Rows of the official training set for train and validation, and of the official test set."""
     if preset not in PRESETS:

@@ -95,12 +95,12 @@ def run(
 ) -> Record:
     """Train and measure one experiment with every seed, write its record and return it.
 
-    A seed that was finished before under the same settings and code is not run again, also not under the name of another
-    row that is declared alike; one that was interrupted goes on from its checkpoint. Both are kept in the cache folder
-    until the settings change. ``force`` lets the record replace one with more seeds.
+    A seed that was finished before under the same settings and code is not run again, nor is one of a row declared
+    alike; one that was interrupted goes on from its checkpoint. Both are kept in the cache folder until the settings
+    change. A record of more seeds is replaced only where ``force`` is set.
 
     Raises:
-        ValueError: an unknown preset, no seed, or a record with more seeds than these (without ``force``).
+        ValueError: an unknown preset, or no seed.
     """
     require(seeds, "seeds must name at least one seed, got none")
     results = [run_seed(experiment, preset, seed, resume=resume, quiet=quiet) for seed in seeds]
