@@ -1,1 +1,1 @@
-"""Building assignments from their masters and grading submissions, with nbgrader behind and a sandbox around."""
+"""Building assignments from their masters, and grading: one interpreter per submission, a sandbox around it."""

@@ -11,7 +11,7 @@ Arguments shared by all loaders:
     cut: ``seed``, ``size``, ``limit`` and ``fit`` of :class:`xai_course.data.folders.Cut`.
 
 All return Splits of :class:`xai_course.data.folders.FolderData`. Files that are missing or damaged raise
-:class:`xai_course.data.DataError`.
+:class:`xai_course.data.fetch.DataError`.
 """
 
 from __future__ import annotations

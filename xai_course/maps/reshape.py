@@ -100,7 +100,7 @@ def check_maps(layer: Layer, features: Tensor, batch: int) -> None:
 
 
 def same_aspect(cells: tuple[int, ...], size: tuple[int, ...]) -> bool:
-    """Whether one stride s leads from ``(H, W)`` to ``(h, w)``, up to one cell: |H/s - h| <= 1 and |W/s - w| <= 1.
+    """Whether one stride s leads from ``(H, W)`` to ``(h, w)``, up to one cell in height and in width.
 
     Example:
         >>> same_aspect((7, 10), (224, 300)), same_aspect((7, 768), (224, 224))

@@ -321,7 +321,7 @@ class AttentionConsistency(HNC):
     official code, which also scales the images; here only the flip is used.
 
     Args:
-        net, penalty, balance, **options: see `HNC`.
+        net, penalty, balance: as of `HNC`, and so are all further options.
         consistency: gamma.
 
     Example:
