@@ -288,7 +288,8 @@ def test_measures_take_images_and_baseline_to_the_method(monkeypatch):
         places.append(str(device))
         yield batch(4).to(device)
 
-    monkeypatch.setattr(protocol, "batches", batches)
+    for module in (protocol, faithfulness):
+        monkeypatch.setattr(module, "batches", batches)
     monkeypatch.setattr(protocol, "saved_activations", lambda each: nullcontext(SimpleNamespace(peak=1)))
     protocol.cost(method, splits(), baseline=lambda s: CrossEntropy(small_cnn(4, width=2)), clock=CLOCK, rounds=3)
     for measure in (protocol.perturbation, protocol.randomisation):

@@ -1,5 +1,6 @@
 from .confidence import calibration as calibration
 from .confidence import expected_calibration_error as expected_calibration_error
+from .faithfulness import blurred_areas as blurred_areas
 from .faithfulness import deletion as deletion
 from .faithfulness import deletion_auc as deletion_auc
 from .faithfulness import insertion_auc as insertion_auc
@@ -20,6 +21,7 @@ from .localising import segmentation as segmentation
 from .looking import Looked as Looked
 from .looking import Measurable as Measurable
 from .looking import accuracy as accuracy
+from .looking import collect as collect
 from .looking import look as look
 from .looking import masks_of as masks_of
 from .looking import padded_map as padded_map
@@ -30,7 +32,6 @@ from .memory import SavedActivations as SavedActivations
 from .memory import saved_activations as saved_activations
 from .metrics import MetricInfo as MetricInfo
 from .metrics import metric as metric
-from .metrics import one_meaning as one_meaning
 from .minmax import TwoVoices as TwoVoices
 from .minmax import answers as answers
 from .minmax import conditional_entropy as conditional_entropy

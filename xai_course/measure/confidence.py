@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..data.batch import Splits, batches
-from ..nets.modes import device_of, evaluating
-from .looking import Measurable
+from .._require import require
+from ..data.batch import Batch, Splits
+from .looking import Measurable, collect
 
 
 def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
@@ -32,22 +32,18 @@ def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int = 15
         >>> round(expected_calibration_error(sure, torch.tensor([True, True, True, False, False])), 4)
         0.3
     """
-    if confidence.ndim != 1 or confidence.shape != right.shape or not len(right):
-        raise ValueError(
-            f"confidence and right must both be [N] with N >= 1, got {tuple(confidence.shape)} and {tuple(right.shape)}"
-        )
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
-    if not 0 <= float(confidence.min()) <= float(confidence.max()) <= 1:
-        raise ValueError(f"confidence must lie in [0, 1], got {confidence.min():g}..{confidence.max():g}")
+    fit = confidence.ndim == 1 and confidence.shape == right.shape and len(right)
+    require(fit, "confidence and right must both be [N] with N >= 1", tuple(confidence.shape), tuple(right.shape))
+    require(bins >= 1, "bins must be at least 1", bins)
     confidence, right = confidence.cpu(), right.cpu()
+    low, high = confidence.min().item(), confidence.max().item()
+    require(0 <= low <= high <= 1, f"confidence must lie in [0, 1], got {low:g}..{high:g}")
     edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype)[1:-1]
     place = torch.bucketize(confidence.contiguous(), edges, right=True)
     gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, right.double() - confidence.double())
     return float(gap.abs().sum() / len(right))
 
 
-@torch.no_grad()
 def calibration(method: Measurable, splits: Splits) -> dict[str, float]:
     """``ece`` on the test split, ``confidence``: mean probability of the predicted class. Single-label data.
 
@@ -60,11 +56,10 @@ def calibration(method: Measurable, splits: Splits) -> dict[str, float]:
         >>> calibration(Bright(), Splits("toy", data, data, data, ("dark", "bright"), ""))
         {'ece': 1.0, 'confidence': 1.0}
     """
-    confidence, right = [], []
-    with evaluating(method):
-        for batch in batches(splits.test, device=device_of(method)):
-            best = method.logits(batch.images).float().softmax(1).max(1)
-            confidence.append(best.values.clamp(max=1).cpu())
-            right.append((best.indices == batch.labels).cpu())
-    sure, hits = torch.cat(confidence), torch.cat(right)
+
+    def see(batch: Batch) -> tuple[Tensor, Tensor]:
+        best = method.logits(batch.images).float().softmax(1).max(1)
+        return best.values.clamp(max=1), best.indices == batch.labels
+
+    sure, hits = collect(method, splits.test, see)
     return {"ece": expected_calibration_error(sure, hits), "confidence": float(sure.double().mean())}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._require import require
 from ..data.batch import Splits, batches
 from ..nets.modes import device_of, evaluating
 from .looking import Measurable
@@ -104,25 +105,56 @@ def deletion(
         >>> list(deletion(CrossEntropy(small_cnn(width=2)), splits, steps=2))
         ['deletion_auc', 'deletion_auc_random', 'deletion_auc_edges', 'deletion_auc_mask']
     """
+    return blurred_areas(method, splits, {"deletion_auc": deletion_auc}, images, steps, trivial, masks=True)
+
+
+@torch.no_grad()
+def blurred_areas(
+    method: Measurable,
+    splits: Splits,
+    curves: Mapping[str, Callable[..., Tensor]],
+    images: int,
+    steps: int,
+    trivial: Sequence[str],
+    masks: bool = False,
+) -> dict[str, float]:
+    """Mean areas under ``curves`` of the predicted class's probability, pixels blurred, on the first test images.
+
+    Args:
+        curves: `deletion_auc` or `insertion_auc` by the name that their numbers carry.
+        images, steps: how many. trivial: maps of `TRIVIAL` beside the method's, as suffixes "_random", ...
+        masks: the true mask as a map as well, suffix "_mask", where the data have it.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4))
+        >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
+        >>> list(blurred_areas(CrossEntropy(small_cnn(width=2)), splits, {"kept": insertion_auc}, 2, 2, ["edges"]))
+        ['kept', 'kept_edges']
+    """
     batch = next(batches(splits.test, images, device_of(method)))
-    with evaluating(method), torch.no_grad():
+    with evaluating(method):
         score, classes = predicted_probability(method, batch.images)
-        ways = {"": method.explain(batch.images, classes)}
-        ways |= {f"_{name}": TRIVIAL[name](batch.images) for name in trivial}
-        if batch.masks is not None:
-            ways["_mask"] = batch.masks.to(batch.images.dtype)
-        found = {k: deletion_auc(score, batch.images, m, steps=steps, baseline="blur") for k, m in ways.items()}
-    return {f"deletion_auc{name}": float(values.mean()) for name, values in found.items()}
+        maps = {"": method.explain(batch.images, classes)}
+        maps |= {f"_{name}": TRIVIAL[name](batch.images) for name in trivial}
+        if masks and batch.masks is not None:
+            maps["_mask"] = batch.masks.to(batch.images.dtype)
+        return {
+            name + suffix: float(area(score, batch.images, each, steps=steps, baseline="blur").mean())
+            for suffix, each in maps.items()
+            for name, area in curves.items()
+        }
 
 
 @torch.no_grad()
 def _area(
     score: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, insert: bool, steps: int, baseline: str | Tensor
 ) -> Tensor:
-    if maps.ndim != 3 or images.ndim != 4 or maps.shape != images[:, 0].shape:
-        raise ValueError(f"maps must be [B, H, W] of the images {tuple(images.shape)}, got {tuple(maps.shape)}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    fit = maps.ndim == 3 and images.ndim == 4 and maps.shape == images[:, 0].shape
+    require(fit, f"maps must be [B, H, W] of the images {tuple(images.shape)}", tuple(maps.shape))
+    require(steps >= 1, "steps must be at least 1", steps)
     empty = _baseline(images, baseline)
     place = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # rank of each pixel, 0 first
     rank = place.view(maps.shape).unsqueeze(1)

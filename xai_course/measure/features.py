@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..data.batch import Dataset, Splits, batches
-from ..nets.modes import device_of, evaluating
-from .looking import Measurable
+from .._require import require
+from ..data.batch import Dataset, Splits
+from ..nets.modes import device_of
+from .looking import Measurable, collect
 
 SAMPLE = 2000  # images whose pairwise angles are measured: 2000^2 angles are 32 MB in float64
 
@@ -37,10 +38,8 @@ def deep_features(method: Measurable, data: Dataset, *, size: int = 256) -> Feat
         torch.Size([4, 10])
     """
     net = method.net
-    with evaluating(method):
-        parts = [(net.embed(b.images).float(), b.labels) for b in batches(data, size, device_of(method))]
-        features = torch.cat([p[0] for p in parts])
-        return Features(features.cpu(), net.head(features).cpu(), torch.cat([p[1] for p in parts]).cpu())
+    features, labels = collect(method, data, lambda b: (net.embed(b.images).float(), b.labels), size=size)
+    return Features(features, net.head(features.to(device_of(method))).cpu(), labels)
 
 
 def homogeneity_completeness(labels: Tensor, clusters: Tensor) -> tuple[float, float]:
@@ -60,8 +59,8 @@ def homogeneity_completeness(labels: Tensor, clusters: Tensor) -> tuple[float, f
         >>> round(torn[0], 4), round(torn[1], 4)
         (1.0, 0.5)
     """
-    if labels.shape != clusters.shape or labels.ndim != 1 or not len(labels):
-        raise ValueError(f"labels and clusters must both be [N], got {tuple(labels.shape)} and {tuple(clusters.shape)}")
+    fit = labels.shape == clusters.shape and labels.ndim == 1 and len(labels)
+    require(fit, "labels and clusters must both be [N]", tuple(labels.shape), tuple(clusters.shape))
     from sklearn.metrics import homogeneity_completeness_v_measure
 
     homogeneity, completeness, _ = homogeneity_completeness_v_measure(labels.cpu().numpy(), clusters.cpu().numpy())
@@ -79,8 +78,8 @@ def kmeans(rows: Tensor, clusters: int, *, seed: int = 0) -> Tensor:
         >>> bool(found[0] == found[1] != found[2])
         True
     """
-    if len(rows) < clusters or not torch.isfinite(rows).all():
-        raise ValueError(f"rows must be finite and at least clusters={clusters}, got {len(rows)} rows")
+    fit = len(rows) >= clusters and rows.isfinite().all()
+    require(fit, f"rows must be finite and at least clusters={clusters}, got {len(rows)} rows")
     from sklearn.cluster import KMeans
 
     found = KMeans(clusters, n_init=10, random_state=seed).fit_predict(rows.cpu().double().numpy())

@@ -9,35 +9,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..data.batch import Dataset, Splits, batches
+from .._require import require
+from ..data.batch import Batch, Dataset, Splits
 from ..maps import enlarge, grad_cam
-from ..nets.modes import device_of, evaluating
-from .looking import Measurable, look, masks_of
-from .scores import (
-    LEVELS,
-    box_accuracy,
-    dead,
-    energy_in_mask,
-    f1_background,
-    f1_foreground,
-    f1_pooled,
-    iou,
-    pointing_game,
-    thresholded,
-)
+from . import scores as score_by
+from .looking import Measurable, collect, look, masks_of
+from .scores import LEVELS, dead, energy_in_mask, f1_background, f1_foreground, thresholded
 from .trivial import trivial_maps
 
 Score = Callable[[Tensor, Tensor], Tensor]
 Pairs = Iterable[tuple[dict[str, Tensor], Tensor]]
 """Batches of (maps ``[B, H, W]`` by the suffix that their scores carry, masks ``[B, H, W]`` bool)."""
 
-FREE: dict[str, Score] = {"energy_in_mask": energy_in_mask, "pointing": pointing_game}
+FREE: dict[str, Score] = {"energy_in_mask": energy_in_mask, "pointing": score_by.pointing_game}
 """Scores that need no threshold."""
 
 AT_A_LEVEL: dict[str, tuple[Score, ...]] = {
-    "iou": (iou,),
+    "iou": (score_by.iou,),
     "f1": (f1_foreground, f1_background),
-    "box_accuracy": (box_accuracy,),
+    "box_accuracy": (score_by.box_accuracy,),
 }
 """Scores of thresholded maps; each has a level of its own, the best one for the sum of its functions."""
 
@@ -84,10 +74,8 @@ def judged(
         >>> judged([pair], [pair], ("energy_in_mask", "iou"))
         {'energy_in_mask': 0.75, 'iou': 1.0, 'energy_in_mask_whole': 0.25, 'iou_whole': 0.25, 'iou_level': 0.35}
     """
-    if cut not in NAMES or not set(scores) <= set(SCORES):
-        raise ValueError(
-            f"scores must be of {', '.join(SCORES)} and cut of {', '.join(NAMES)}, got {scores} and {cut!r}"
-        )
+    known = cut in NAMES and set(scores) <= set(SCORES)
+    require(known, f"scores must be of {', '.join(SCORES)} and cut of {', '.join(NAMES)}", scores, repr(cut))
     at_a_level = [score for score in scores if score in AT_A_LEVEL]
     level = best_levels(validation, at_a_level, cut, levels)
     values: dict[str, list[Tensor]] = {}
@@ -219,7 +207,7 @@ def segmentation(method: Measurable, splits: Splits, *, size: int = 256, multipl
     found["chosen_mean"] = (found["chosen_plus"] + found["chosen_minus"]) / 2
     found["area"] = _mean(predicted.double().mean((1, 2)) for predicted, _ in cut)
     if len({masks.shape[1:] for _, masks in cut}) == 1:
-        found["pooled_plus"], found["pooled_minus"] = f1_pooled(*(torch.cat(part) for part in zip(*cut)))
+        found["pooled_plus"], found["pooled_minus"] = score_by.f1_pooled(*(torch.cat(part) for part in zip(*cut)))
     right = [s.logits.argmax(1) == s.labels for s in seen if s.logits is not None]
     if right:
         found["accuracy"] = _mean(hits.double() for hits in right)
@@ -245,13 +233,14 @@ def energy_by_layer(method: Measurable, splits: Splits, layers: Sequence[str]) -
         >>> list(energy_by_layer(method, splits, ["body.1", "body.4"]))
         ['energy_body.1', 'energy_body.4']
     """
-    shares: dict[str, list[Tensor]] = {f"energy_{layer}": [] for layer in layers}
-    with evaluating(method), torch.no_grad():
-        for batch in batches(splits.test, device=device_of(method)):
-            masks, classes = masks_of(batch), method.logits(batch.images).argmax(1)
-            for values, maps in zip(shares.values(), grad_cam(method.net, batch.images, classes, layers).maps):
-                values.append(energy_in_mask(enlarge(maps, batch.images.shape[-2:]), masks))
-    return {name: float(torch.cat(values).nanmean()) for name, values in shares.items()}
+
+    def see(batch: Batch) -> list[Tensor]:
+        masks, classes = masks_of(batch), method.logits(batch.images).argmax(1)
+        maps = grad_cam(method.net, batch.images, classes, layers).maps
+        return [energy_in_mask(enlarge(each, batch.images.shape[-2:]), masks) for each in maps]
+
+    shares = collect(method, splits.test, see)
+    return {f"energy_{layer}": float(share.nanmean()) for layer, share in zip(layers, shares)}
 
 
 def map_area(method: Measurable, splits: Splits, *, level: float = 0.5) -> dict[str, float]:

@@ -1,11 +1,12 @@
 """What every measure starts with: the trained network looks at a whole data set, in eval mode, on its own device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import Batch, Dataset, Splits, batches
 from ..nets.modes import device_of, evaluating
 
@@ -72,6 +73,34 @@ def masks_of(shown: Batch | Looked) -> Tensor:
 
 
 @torch.no_grad()
+def collect(
+    method: nn.Module, data: Dataset, see: Callable[[Batch], Sequence[Tensor]], *, size: int = 256
+) -> list[Tensor]:
+    """What ``see(batch)`` finds in every batch, in eval mode and without a graph, joined and moved to the CPU.
+
+    Args:
+        method: on whose device the batches are.
+        see: ``Batch -> tensors [B, ...]``, equally many for every batch.
+
+    Returns:
+        As many tensors ``[N, ...]``.
+
+    Raises:
+        ValueError: no image.
+
+    Example:
+        >>> from xai_course.data.batch import ArrayData
+        >>> data = ArrayData(torch.rand(5, 3, 2, 2), torch.arange(5))
+        >>> collect(nn.Identity(), data, lambda batch: (batch.labels, batch.images.amax((1, 2, 3)) <= 1), size=2)
+        [tensor([0, 1, 2, 3, 4]), tensor([True, True, True, True, True])]
+    """
+    require(len(data), "data must hold at least one image", "none")
+    with evaluating(method):
+        found = [see(batch) for batch in batches(data, size, device_of(method))]
+    return [torch.cat(column).cpu() for column in zip(*found)]
+
+
+@torch.no_grad()
 def look(
     method: Measurable, data: Dataset, *, classes: str = "predicted", size: int = 256, multiple: int = 1
 ) -> Iterator[Looked]:
@@ -94,8 +123,7 @@ def look(
         >>> [len(seen.maps) for seen in look(CrossEntropy(small_cnn(3, width=2)), data, size=2)]
         [2, 1]
     """
-    if classes not in ("predicted", "label"):
-        raise ValueError(f'classes must be "predicted" or "label", got {classes!r}')
+    require(classes in ("predicted", "label"), 'classes must be "predicted" or "label"', repr(classes))
     with evaluating(method):
         for batch in batches(data, size, device_of(method)):
             yield _look(method, batch, classes, multiple)
@@ -131,13 +159,12 @@ def padded_map(explain: Callable[[Tensor], Tensor], images: Tensor, multiple: in
     """
     height, width = images.shape[-2:]
     down, right = -height % multiple, -width % multiple
-    if down >= height or right >= width:
-        raise ValueError(f"images of {height}x{width} are too small to reflect-pad to a multiple of {multiple}")
+    fits = down < height and right < width
+    require(fits, f"images of {height}x{width} are too small to reflect-pad to a multiple of {multiple}")
     padded = nn.functional.pad(images, (0, right, 0, down), mode="reflect") if down or right else images
     return explain(padded)[:, :height, :width]
 
 
-@torch.no_grad()
 def share_right(method: Measurable, data: Dataset) -> float:
     """How often the highest logit is the label's; with several labels, how many yes/no decisions at 0 are right.
 
@@ -150,14 +177,14 @@ def share_right(method: Measurable, data: Dataset) -> float:
         >>> share_right(Bright(), ArrayData(images, torch.tensor([1, 1])))
         0.5
     """
-    right = []
-    with evaluating(method):
-        for batch in batches(data, device=device_of(method)):
-            logits = method.logits(batch.images)
-            one = batch.labels.ndim == 1
-            hits = logits.argmax(1) == batch.labels if one else (logits > 0) == (batch.labels > 0.5)
-            right.append(hits.cpu().double().view(len(hits), -1).mean(1))
-    return float(torch.cat(right).mean())
+
+    def see(batch: Batch) -> list[Tensor]:
+        logits = method.logits(batch.images)
+        one = batch.labels.ndim == 1
+        return [logits.argmax(1) == batch.labels if one else (logits > 0) == (batch.labels > 0.5)]
+
+    (right,) = collect(method, data, see)
+    return float(right.double().view(len(right), -1).mean(1).mean())
 
 
 def accuracy(method: Measurable, splits: Splits) -> dict[str, float]:

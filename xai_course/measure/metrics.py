@@ -2,7 +2,6 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, NamedTuple
@@ -63,30 +62,6 @@ def metric(name: str) -> MetricInfo:
     low, high = (float(end) for end in info.pop("range"))
     functions, percent = tuple(info.pop("functions")), bool(info.pop("percent", False))
     return MetricInfo(name, low=low, high=high, functions=functions, percent=percent, **info)
-
-
-def one_meaning(names: Iterable[str]) -> MetricInfo:
-    """The metric that several names stand for, to be asked before they share a column of a table.
-
-    Names share a column only if they have the same definition, suffixes apart.
-
-    Raises:
-        ValueError: no name, an unknown one, or two that mean different things.
-
-    Example:
-        >>> one_meaning(["iou", "iou_centre", "iou_untrained"]).name
-        'iou'
-        >>> one_meaning(["f1_plus", "f1_plus_relative"])
-        Traceback (most recent call last):
-        ...
-        ValueError: f1_plus and f1_plus_relative must not share a column: their definitions differ
-    """
-    bases = [metric(base) for base in dict.fromkeys(_parts(name)[0] for name in names)]
-    if not bases:
-        raise ValueError("names must hold at least one metric, got none")
-    if len({(base.definition, base.unit) for base in bases}) > 1:
-        raise ValueError(f"{' and '.join(b.name for b in bases)} must not share a column: their definitions differ")
-    return bases[0]
 
 
 @cache

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.batch import Dataset, Splits, batches
+from ..data.batch import Batch, Dataset, Splits, batches
 from ..nets.modes import device_of, evaluating
 from ..nets.role_norm import frozen_statistics
+from .looking import collect, masks_of
 from .scores import f1_background, f1_foreground, thresholded
 
 
@@ -53,7 +54,9 @@ class TwoVoices(nn.Module):
         raise TypeError(f"{type(self).__name__} must define mine(images, labels, rule, depth)")
 
 
-@torch.no_grad()
+ANSWERS = ("localiser", "inside", "outside", "mixed", "outside_gap")
+
+
 def answers(method: TwoVoices, splits: Splits, *, size: int = 256) -> dict[str, float]:
     """What M and C say of the test images, as shares: the means behind "sure inside, undecided outside".
 
@@ -75,19 +78,19 @@ def answers(method: TwoVoices, splits: Splits, *, size: int = 256) -> dict[str, 
         >>> answers(Left(), Splits("toy", data, data, data, ("a", "b"), ""))
         {'localiser': 1.0, 'inside': 1.0, 'outside': 0.5, 'mixed': 1.0, 'outside_gap': 0.0}
     """
-    right: dict[str, list[Tensor]] = defaultdict(list)
-    with evaluating(method), frozen_statistics(method):
-        for batch in batches(splits.test, size, device_of(method)):
-            method.eval()
-            own, inside, outside = method.split(batch.images)
-            logits = {"localiser": own, "inside": method.judge(inside), "outside": method.judge(outside, 2)}
-            gap = 1 - conditional_entropy(logits["outside"]) / math.log(own.shape[1])
-            method.train()
-            logits["mixed"] = method.judge(inside)
-            for name, answer in logits.items():
-                right[name].append((answer.argmax(1) == batch.labels).float())
-            right["outside_gap"].append(gap)
-    return {name: float(torch.cat(parts).mean()) for name, parts in right.items()}
+
+    def see(batch: Batch) -> list[Tensor]:
+        method.eval()
+        own, inside, outside = method.split(batch.images)
+        logits = [own, method.judge(inside), method.judge(outside, 2)]
+        gap = 1 - conditional_entropy(logits[-1]) / math.log(own.shape[1])
+        method.train()
+        logits.append(method.judge(inside))
+        return [*((each.argmax(1) == batch.labels).float() for each in logits), gap]
+
+    with frozen_statistics(method):
+        found = collect(method, splits.test, see, size=size)
+    return {name: float(values.mean()) for name, values in zip(ANSWERS, found)}
 
 
 @torch.no_grad()
@@ -120,17 +123,16 @@ def mined(
     sums: dict[str, float] = defaultdict(float)
     with evaluating(method):
         for batch in batches(data, size, device_of(method)):
-            if batch.masks is None:
-                raise ValueError("data must have masks to measure what is found against, got None")
-            union = torch.zeros_like(batch.masks)
+            masks = masks_of(batch)
+            union = torch.zeros_like(masks)
             steps = method.mine(batch.images, batch.labels, rule, depth)
             for t in range(depth + 1):
                 mask, trust = next(steps, (None, None))
                 if mask is not None and trust is not None:  # else the recursion ended early: nothing more is found
                     union = union | (thresholded(mask[:, 0], 0.5, "absolute") & ((trust > 0) | (t == 0)).view(-1, 1, 1))
                 sums[f"accepted_{t}"] += 0 if trust is None else int((trust > 0).sum())
-                sums[f"f1_plus_{t}"] += float(f1_foreground(union, batch.masks).sum())
-                sums[f"f1_minus_{t}"] += float(f1_background(union, batch.masks).sum())
+                sums[f"f1_plus_{t}"] += float(f1_foreground(union, masks).sum())
+                sums[f"f1_minus_{t}"] += float(f1_background(union, masks).sum())
     return {name: total / len(data) for name, total in sums.items()}
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..data.batch import Splits, batches
-from ..nets.modes import device_of, evaluating
-from .looking import Measurable
+from .._require import require
+from ..data.batch import Splits
+from .looking import Measurable, collect
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,17 +94,12 @@ def multilabel_scores(method: Measurable, splits: Splits) -> dict[str, float]:
         >>> found["mAP"], found["OF1"]
         (1.0, 1.0)
     """
-    parts = batches(splits.test, device=device_of(method))
-    with evaluating(method), torch.no_grad():
-        pairs = [(method.logits(b.images).float().cpu(), b.labels.cpu()) for b in parts]
-    logits, targets = (torch.cat(t) for t in zip(*pairs))
+    logits, targets = collect(method, splits.test, lambda b: (method.logits(b.images).float(), b.labels))
     return {"mAP": mean_average_precision(logits, targets), **precision_recall_f1(logits > 0, targets)}
 
 
 def _check(values: Tensor, targets: Tensor) -> None:
-    if values.ndim != 2 or values.shape != targets.shape or not len(values):
-        raise ValueError(
-            f"both arguments must be [N, K] with N >= 1, got {tuple(values.shape)} and {tuple(targets.shape)}"
-        )
-    if not values.isfinite().all():  # sorting would put NaN first, as the surest
-        raise ValueError(f"scores must be finite, got NaN or infinity in {int((~values.isfinite()).sum())} places")
+    fit = values.ndim == 2 and values.shape == targets.shape and len(values)
+    require(fit, "both arguments must be [N, K] with N >= 1", tuple(values.shape), tuple(targets.shape))
+    strange = int((~values.isfinite()).sum())  # sorting would put NaN first, as the surest
+    require(not strange, f"scores must be finite, got NaN or infinity in {strange} places")

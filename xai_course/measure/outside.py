@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..data.batch import Dataset, Splits, batches
+from ..data.batch import Batch, Dataset, Splits
 from ..maps import enlarge, grad_cam, unit_mass
-from ..nets.modes import device_of, evaluating
-from .looking import Measurable, accuracy, masks_of, share_right
+from .looking import Measurable, accuracy, collect, masks_of, share_right
 
 
 def outside_shares(
@@ -37,18 +36,19 @@ def outside_shares(
         >>> mass.shape, bool(0 < pixels < 1)
         (torch.Size([2]), True)
     """
-    masses, gone, pixels = [], [], []
-    with evaluating(method):
-        for batch in batches(data, size, device_of(method)):
-            images = batch.images.clone().requires_grad_()
-            maps, logits = grad_cam(method.net, images, batch.labels, layers, create_graph=True)
-            (slope,) = torch.autograd.grad(logits.gather(1, batch.labels[:, None]).sum(), images)
-            away = (~masks_of(batch)).float()
-            units = [unit_mass(enlarge(m.detach(), away.shape[1:])) for m in maps]
-            masses.append(torch.stack([(u.maps * away).sum(dim=(1, 2)) for u in units], 1))
-            gone.append(torch.stack([u.dead for u in units], 1))
-            pixels.append((unit_mass(slope.abs().sum(1)).maps * away).sum(dim=(1, 2)))
-    mass, dead, pixel = (torch.cat(parts).cpu().double() for parts in (masses, gone, pixels))
+
+    @torch.enable_grad()
+    def see(batch: Batch) -> tuple[Tensor, ...]:
+        images = batch.images.clone().requires_grad_()
+        maps, logits = grad_cam(method.net, images, batch.labels, layers, create_graph=True)
+        (slope,) = torch.autograd.grad(logits.gather(1, batch.labels[:, None]).sum(), images)
+        away = (~masks_of(batch)).float()
+        units = [unit_mass(enlarge(m.detach(), away.shape[1:])) for m in maps]
+        masses = torch.stack([(u.maps * away).sum(dim=(1, 2)) for u in units], 1)
+        pixels = (unit_mass(slope.abs().sum(1)).maps * away).sum(dim=(1, 2))
+        return masses, torch.stack([u.dead for u in units], 1), pixels
+
+    mass, dead, pixel = (values.double() for values in collect(method, data, see, size=size))
     return mass.sum(0) / (1 - dead).sum(0).clamp_min(1), dead.mean(0), pixel.mean()
 
 

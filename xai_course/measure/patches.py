@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ..data.batch import Batch, Dataset, Splits, batches
 from ..data.boxes import masks_to_boxes
-from ..nets.modes import device_of, evaluating
-from .looking import Measurable
+from .looking import Measurable, collect
 
 WEIGHT_LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 """Thresholds tried on the validation split, in units of the mean weight 1/M."""
@@ -264,20 +263,19 @@ def look_at_patches(method: Attends, data: Dataset, *, geometry: str = "nominal"
         >>> look_at_patches(method, splits.test).weights.shape
         torch.Size([4, 36])
     """
-    parts: list[list[Tensor]] = []
     found: list[Tensor] = []
-    with evaluating(method), torch.no_grad():
-        for batch in batches(data, size, device_of(method)):
-            seen = method.attend(batch.images)
-            predicted = seen.image.argmax(1).view(-1, 1, 1).expand(-1, seen.patches.shape[1], 1)
-            evidence = seen.weights * seen.patches.gather(2, predicted).squeeze(2).relu()
-            hit = patch_hits(seen.patches, batch.labels)
-            parts.append([t.cpu() for t in (seen.weights, method.selected(seen.weights), hit, evidence)])
-            found += object_boxes(data, batch).unbind(0)
-            height, width = batch.images.shape[-2:]
+
+    def see(batch: Batch) -> tuple[Tensor, ...]:
+        seen = method.attend(batch.images)
+        predicted = seen.image.argmax(1).view(-1, 1, 1).expand(-1, seen.patches.shape[1], 1)
+        evidence = seen.weights * seen.patches.gather(2, predicted).squeeze(2).relu()
+        found.extend(object_boxes(data, batch))
+        return seen.weights, method.selected(seen.weights), patch_hits(seen.patches, batch.labels), evidence
+
+    weights, selected, hit, evidence = collect(method, data, see, size=size)
+    height, width = next(batches(data, 1)).images.shape[-2:]
     boxes: Tensor = method.net.boxes((height, width), geometry)
     objects = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
-    weights, selected, hit, evidence = (torch.cat(column) for column in zip(*parts))
     return Patches(weights, selected, hit, evidence, patches_inside(boxes, objects), objects, boxes, (height, width))
 
 

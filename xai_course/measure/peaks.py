@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..data.batch import Splits, batches
+from ..data.batch import Batch, Splits
 from ..maps import class_activation_map, gap_head
-from ..nets.modes import evaluating
-from .looking import Measurable
+from .looking import Measurable, collect
 
 
-@torch.no_grad()
 def map_peaks(method: Measurable, splits: Splits, *, k: int = 3) -> dict[str, float]:
     """Peaks of positive and negative maps of a GAP network on the test split (single-label).
 
@@ -29,19 +27,17 @@ def map_peaks(method: Measurable, splits: Splits, *, k: int = 3) -> dict[str, fl
         >>> list(map_peaks(method, splits))
         ['positive_peak', 'negative_peak', 'peak_ratio', 'negative_std']
     """
-    positive, negative, spread = [], [], []
     head = gap_head(method.net)
-    with evaluating(method):
-        for batch in batches(splits.test, device=head.weight.device):
-            features, own = method.net.features(batch.images), batch.labels[:, None]
-            logits = head(features.mean(dim=(2, 3))).scatter(1, own, -torch.inf)
-            wrong = logits.topk(min(k, logits.shape[1] - 1), dim=1).indices
-            maps = class_activation_map(features, head.weight, head.bias, torch.cat([own, wrong], dim=1))
-            peaks = peak(maps)
-            positive.append(peaks[:, 0])
-            negative.append(peaks[:, 1:].mean(dim=1))
-            spread.append(maps[:, 1:].std(dim=(2, 3), correction=0).mean(dim=1))
-    p, n, s = torch.cat(positive), torch.cat(negative), torch.cat(spread)
+
+    def see(batch: Batch) -> tuple[Tensor, ...]:
+        features, own = method.net.features(batch.images), batch.labels[:, None]
+        logits = head(features.mean(dim=(2, 3))).scatter(1, own, -torch.inf)
+        wrong = logits.topk(min(k, logits.shape[1] - 1), dim=1).indices
+        maps = class_activation_map(features, head.weight, head.bias, torch.cat([own, wrong], dim=1))
+        peaks = peak(maps)
+        return peaks[:, 0], peaks[:, 1:].mean(dim=1), maps[:, 1:].std(dim=(2, 3), correction=0).mean(dim=1)
+
+    p, n, s = collect(method, splits.test, see)
     return {
         "positive_peak": p.mean().item(),
         "negative_peak": n.mean().item(),

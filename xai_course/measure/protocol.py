@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..data.batch import Batch, Dataset, Splits, batches
 from ..nets.modes import device_of, evaluating
-from .faithfulness import deletion_auc, insertion_auc, predicted_probability
+from .faithfulness import blurred_areas, deletion_auc, insertion_auc
 from .localising import SCORES, judged, localisation
 from .looking import Measurable, masks_of
 from .memory import saved_activations
 from .sanity import untrained, weight_randomisation
-from .trivial import blind_map, random_map, trivial_maps
+from .trivial import blind_map, trivial_maps
 
 
 def explanations(method: Measurable, splits: Splits) -> dict[str, float]:
@@ -89,17 +89,9 @@ def perturbation(method: Measurable, splits: Splits, *, images: int = 64, steps:
         >>> list(perturbation(method, splits, images=2, steps=2))
         ['deletion', 'insertion', 'deletion_random', 'insertion_random']
     """
-    batch = next(batches(splits.test, images, device_of(method)))
-    found: dict[str, float] = {}
-    with evaluating(method), torch.no_grad():
-        probability, classes = predicted_probability(method, batch.images)
-        for suffix, maps in (
-            ("", method.explain(batch.images, classes)),
-            ("_random", random_map(batch.images)),
-        ):
-            for name, area in (("deletion", deletion_auc), ("insertion", insertion_auc)):
-                found[name + suffix] = float(area(probability, batch.images, maps, steps=steps, baseline="blur").mean())
-    return found
+    return blurred_areas(
+        method, splits, {"deletion": deletion_auc, "insertion": insertion_auc}, images, steps, ["random"]
+    )
 
 
 def randomisation(method: Measurable, splits: Splits, *, images: int = 64) -> dict[str, float]:
@@ -158,12 +150,11 @@ def cost(
     batch = next(batches(splits.train, images, device))
     pair = [copy.deepcopy(method).train(), baseline(splits).to(device).train()]
     spent: list[list[float]] = [[], []]
-    on_cpu = device.type == "cpu"
     for _ in range(rounds):
         for times, each in zip(spent, pair):
-            start = time.process_time() if on_cpu else _done(device)
+            start = _now(device)
             _step(each, batch, clock)
-            times.append((time.process_time() if on_cpu else _done(device)) - start)
+            times.append(_now(device) - start)
     held = []
     for each in pair:
         with saved_activations(each) as account:
@@ -172,8 +163,10 @@ def cost(
     return {"time": statistics.median(spent[0]) / statistics.median(spent[1]), "memory": held[0] / held[1]}
 
 
-def _done(device: torch.device) -> float:
-    """The time at which the accelerator has done all that it was given."""
+def _now(device: torch.device) -> float:
+    """Processor time; on an accelerator the time at which it has done all that it was given."""
+    if device.type == "cpu":
+        return time.process_time()
     if device.type in ("cuda", "mps"):
         getattr(torch, device.type).synchronize()
     return time.perf_counter()

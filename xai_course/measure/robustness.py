@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.batch import Dataset, Splits, batches
+from .._require import require
+from ..data.batch import Batch, Dataset, Splits, batches
 from ..maps import trackable
 from ..nets.modes import device_of, evaluating
-from .looking import Measurable, share_right
+from .looking import Measurable, collect, share_right
 
 Scores = Callable[[Tensor], Tensor]
 Attack = Callable[[Scores, Tensor, Tensor], Tensor]
@@ -63,8 +64,7 @@ def image_gradient(scores: Scores, images: Tensor, labels: Tensor, objective: st
         >>> image_gradient(dark, image, label).shape
         torch.Size([1, 1, 1, 1])
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    require(objective in OBJECTIVES, f"objective must be one of {', '.join(OBJECTIVES)}", repr(objective))
     with torch.inference_mode(False), torch.enable_grad():
         images = trackable(images).detach().requires_grad_()
         return torch.autograd.grad(OBJECTIVES[objective](scores(images), trackable(labels)), images)[0]
@@ -91,7 +91,7 @@ def fgsm(scores: Scores, images: Tensor, labels: Tensor, epsilon: float) -> Tens
         >>> fgsm(dark, image, label, epsilon=0.125).item()
         0.375
     """
-    _check_epsilon(epsilon)
+    require(epsilon >= 0, "epsilon must be at least 0", epsilon)
     return (images + epsilon * image_gradient(scores, images, labels).sign()).clamp(0, 1)
 
 
@@ -121,9 +121,8 @@ def pgd(
         >>> pgd(dark, image, label, epsilon=0.125, steps=2).item()
         0.375
     """
-    _check_epsilon(epsilon)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    require(epsilon >= 0, "epsilon must be at least 0", epsilon)
+    require(steps >= 1, "steps must be at least 1", steps)
     step_size = 2.5 * epsilon / steps if step_size is None else step_size
     attacked = images
     if generator is not None:
@@ -150,17 +149,15 @@ def clean_accuracy(method: Measurable, splits: Splits) -> dict[str, float]:
         >>> list(clean_accuracy(method, splits))
         ['accuracy', 'top5', 'confidence', 'validation_accuracy']
     """
-    right, top5, confidence = [], [], []
-    with evaluating(method), torch.no_grad():
-        for batch in batches(splits.test, device=device_of(method)):
-            probabilities = method.logits(batch.images).softmax(dim=1)
-            best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
-            hits = best.indices == batch.labels[:, None]
-            right.append(hits[:, 0])
-            top5.append(hits.any(dim=1))
-            confidence.append(best.values[:, 0])
-    mean = {"accuracy": right, "top5": top5, "confidence": confidence}
-    found = {name: torch.cat(parts).float().mean().item() for name, parts in mean.items()}
+
+    def see(batch: Batch) -> tuple[Tensor, ...]:
+        probabilities = method.logits(batch.images).softmax(dim=1)
+        best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
+        hits = best.indices == batch.labels[:, None]
+        return hits[:, 0], hits.any(dim=1), best.values[:, 0]
+
+    each = zip(("accuracy", "top5", "confidence"), collect(method, splits.test, see))
+    found = {name: values.float().mean().item() for name, values in each}
     held = {"validation_accuracy": share_right(method, splits.validation)} if len(splits.validation) else {}
     return found | held
 
@@ -261,12 +258,9 @@ def memorised(method: Measurable, splits: Splits, *, limit: int | None = None) -
         True
     """
     corrupted: Tensor = getattr(splits.train, "corrupted")  # noqa: B009 (not every data set has it)
-    hits = []
-    with evaluating(method), torch.no_grad():
-        for batch in batches(splits.train, device=device_of(method)):
-            wrong = corrupted[batch.index.cpu()] & (batch.index.cpu() < (limit or len(splits.train)))
-            hits.append((method.logits(batch.images).argmax(dim=1) == batch.labels).cpu()[wrong])
-    found = torch.cat(hits).float()
+    data = splits.train
+    index, hits = collect(method, data, lambda b: (b.index, method.logits(b.images).argmax(dim=1) == b.labels))
+    found = hits[corrupted[index] & (index < (limit or len(data)))].float()
     return {"memorised": found.mean().item() if len(found) else 0.0}
 
 
@@ -293,11 +287,5 @@ def accuracy_under(method: Measurable, data: Dataset, attack: Attack, limit: int
             with torch.no_grad():
                 right += int((method.logits(attacked).argmax(dim=1) == labels).sum())
             count += keep
-    if not count:
-        raise ValueError("data must hold at least one image within limit, got none")
+    require(count, "data must hold at least one image within limit, got none")
     return right / count
-
-
-def _check_epsilon(epsilon: float) -> None:
-    if not epsilon >= 0:
-        raise ValueError(f"epsilon must be at least 0, got {epsilon}")

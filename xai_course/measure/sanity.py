@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import ArrayData, Batch
 from ..nets.modes import evaluating, seeded
 from .looking import Measurable
@@ -155,8 +156,8 @@ def training_gap(
         True
     """
     both = [dict(m.net.named_parameters()) for m in (method, baseline)]
-    if both[0].keys() != both[1].keys() or _gap(*both) > 0:
-        raise ValueError("method and baseline must start from equal networks, got different ones")
+    equal = both[0].keys() == both[1].keys() and not _gap(*both) > 0
+    require(equal, "method and baseline must start from equal networks, got different ones")
     for trained, parameters in zip((method, baseline), both):
         trained.train()
         for _ in range(steps):
@@ -196,15 +197,9 @@ def _gap(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max(float((a[name] - b[name]).detach().abs().max()) for name in a)
 
 
-class _Resettable(Protocol):
-    def reset_parameters(self) -> None: ...
-
-
-def _resettable(net: nn.Module) -> list[tuple[str, _Resettable]]:
-    layers = ((n, m) for n, m in net.named_modules() if callable(getattr(m, "reset_parameters", None)))
-    found = [(name, cast(_Resettable, layer)) for name, layer in layers]
-    if not found:
-        raise ValueError(f"net must have layers with reset_parameters, got {type(net).__name__} without any")
+def _resettable(net: nn.Module) -> list[tuple[str, Any]]:
+    found = [(name, m) for name, m in net.named_modules() if callable(getattr(m, "reset_parameters", None))]
+    require(found, f"net must have layers with reset_parameters, got {type(net).__name__} without any")
     return found
 
 
@@ -216,5 +211,5 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def _same(maps: Tensor, others: Tensor) -> None:
-    if maps.ndim != 3 or maps.shape != others.shape:
-        raise ValueError(f"both maps must be [B, H, W], got {tuple(maps.shape)} and {tuple(others.shape)}")
+    fit = maps.ndim == 3 and maps.shape == others.shape
+    require(fit, "both maps must be [B, H, W]", tuple(maps.shape), tuple(others.shape))

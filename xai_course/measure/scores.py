@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._require import require
 from ..data.boxes import box_iou, masks_to_boxes
 from ..maps import normalise
 
@@ -86,10 +87,9 @@ def thresholded(maps: Tensor, level: float, cut: str = "relative") -> Tensor:
         >>> thresholded(maps, 0.5), thresholded(maps, 0.5, "absolute")
         (tensor([[[False,  True,  True]]]), tensor([[[False, False, False]]]))
     """
-    if cut not in CUTS:
-        raise ValueError(f"cut must be one of {', '.join(CUTS)}, got {cut!r}")
-    if not (0 < level <= 1 or (level == 0 and cut == "absolute")):
-        raise ValueError(f"level must lie in {'(0' if cut == 'relative' else '[0'}, 1], got {level}")
+    require(cut in CUTS, f"cut must be one of {', '.join(CUTS)}", repr(cut))
+    allowed = 0 < level <= 1 or (level == 0 and cut == "absolute")
+    require(allowed, f"level must lie in {'(0' if cut == 'relative' else '[0'}, 1]", level)
     if cut == "absolute":
         return maps >= level
     return (normalise(_exact(maps)) >= level).to(maps.device) & (maps > 0)
@@ -209,30 +209,25 @@ def box_accuracy(predicted: Tensor, masks: Tensor, overlap: float = 0.5) -> Tens
 
 def _exact(maps: Tensor) -> Tensor:
     """The maps in float64, on the CPU; a NaN would score like any other cell."""
-    if not maps.isfinite().all():
-        bad = int((~maps.isfinite().flatten(1).all(1)).sum())
-        raise ValueError(f"maps must be finite, got NaN or infinity in {bad} of {len(maps)}")
-    return maps.cpu().double()
+    maps = maps.cpu()
+    strange = int((~maps.isfinite().flatten(1).all(1)).sum())
+    require(not strange, f"maps must be finite, got NaN or infinity in {strange} of {len(maps)}")
+    return maps.double()
 
 
 def _flat(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Flat maps in float64 without negative values, flat masks."""
-    if maps.ndim != 3 or maps.shape != masks.shape or masks.dtype != torch.bool:
-        raise ValueError(
-            f"maps and masks must both be [B, H, W], masks bool, got {tuple(maps.shape)} and {tuple(masks.shape)} "
-            f"{masks.dtype}"
-        )
+    fit = maps.ndim == 3 and maps.shape == masks.shape and masks.dtype == torch.bool
+    require(fit, "maps and masks must both be [B, H, W], masks bool", tuple(maps.shape), masks)
     return _exact(maps).flatten(1).clamp_min(0), masks.cpu().flatten(1)
 
 
 def _masks(predicted: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Two flat masks."""
-    if predicted.shape != masks.shape or predicted.ndim != 3:
-        raise ValueError(
-            f"masks must both be [B, H, W], got predicted {tuple(predicted.shape)} and true {tuple(masks.shape)}"
-        )
-    if predicted.dtype != torch.bool or masks.dtype != torch.bool:
-        raise ValueError(f"masks must be bool: threshold the maps first, got {predicted.dtype} and {masks.dtype}")
+    fit = predicted.shape == masks.shape and predicted.ndim == 3
+    require(fit, "predicted and true masks must both be [B, H, W]", tuple(predicted.shape), tuple(masks.shape))
+    flags = predicted.dtype == masks.dtype == torch.bool
+    require(flags, "masks must be bool: threshold the maps first", predicted.dtype, masks.dtype)
     return predicted.cpu().flatten(1), masks.cpu().flatten(1)
 
 

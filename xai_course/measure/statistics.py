@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from .._require import require
+
 
 class Difference(NamedTuple):
     """A method minus its twin: mean over seeds, ends of the 95 % interval, two-sided p-value, and each seed's value."""
@@ -67,15 +69,12 @@ def equivalence(ours: Sequence[float], theirs: Sequence[float], margin: float) -
     """
     from scipy import stats
 
-    if not margin > 0:
-        raise ValueError(f"margin must be positive, got {margin}")
+    require(margin > 0, "margin must be positive", margin)
     gaps = _gaps(ours, theirs)
     if len(set(gaps)) == 1:
         return float(abs(gaps[0]) >= margin)
-    tests = (
-        stats.ttest_1samp(gaps, bound, alternative=side) for bound, side in ((-margin, "greater"), (margin, "less"))
-    )
-    return max(float(test.pvalue) for test in tests)
+    sides = {"greater": -margin, "less": margin}
+    return max(float(stats.ttest_1samp(gaps, sides[side], alternative=side).pvalue) for side in sides)
 
 
 def detectable(sd: float, runs: float, *, power: float = 0.8, level: float = 0.05) -> float:
@@ -94,8 +93,7 @@ def detectable(sd: float, runs: float, *, power: float = 0.8, level: float = 0.0
     """
     from scipy import optimize, stats
 
-    if sd < 0 or runs < 2:
-        raise ValueError(f"sd must be at least 0 and runs at least 2, got {sd} and {runs}")
+    require(sd >= 0 and runs >= 2, "sd must be at least 0 and runs at least 2", sd, runs)
     quantile = stats.t.ppf(1 - level / 2, runs - 1)
 
     def missing(shift: float) -> float:  # the other tail holds less than 1e-5 at any useful power
@@ -126,10 +124,8 @@ def t_test(
         >>> [round(value, 4) for value in t_test(82.97, 0.20, 5, 82.60, 0.21, 5)]  # CIFAR-10: the paper prints 0.0214
         [2.8529, 0.0214]
     """
-    if min(runs_a, runs_b) < 2 or min(sd_a, sd_b) < 0:
-        raise ValueError(
-            f"each arm needs at least 2 runs and sd >= 0, got runs {runs_a}, {runs_b} and sd {sd_a}, {sd_b}"
-        )
+    enough = min(runs_a, runs_b) >= 2 and min(sd_a, sd_b) >= 0
+    require(enough, "each arm needs at least 2 runs and sd >= 0", f"runs {runs_a}, {runs_b}", f"sd {sd_a}, {sd_b}")
     from scipy.stats import ttest_ind_from_stats
 
     t, p = ttest_ind_from_stats(mean_a, sd_a, runs_a, mean_b, sd_b, runs_b, equal_var=not welch)
@@ -137,6 +133,5 @@ def t_test(
 
 
 def _gaps(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
-    if len(ours) != len(theirs) or len(ours) < 2:
-        raise ValueError(f"ours and theirs must be of one length >= 2, got {len(ours)} and {len(theirs)}")
+    require(len(ours) == len(theirs) >= 2, "ours and theirs must be of one length >= 2", len(ours), len(theirs))
     return tuple(a - b for a, b in zip(ours, theirs))

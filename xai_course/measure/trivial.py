@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._require import require
+
 
 def whole_image(images: Tensor) -> Tensor:
     """Ones everywhere, ``[B, H, W]``. Energy, pointing and IoU all equal the object's share of the area.
@@ -29,8 +31,7 @@ def centre_box(images: Tensor, area: float = 0.25) -> Tensor:
         >>> centre_box(torch.zeros(1, 3, 4, 4))[0, 1]
         tensor([0., 1., 1., 0.])
     """
-    if not 0 < area <= 1:
-        raise ValueError(f"area must lie in (0, 1], got {area}")
+    require(0 < area <= 1, "area must lie in (0, 1]", area)
     height, width = images.shape[-2:]
     rows, columns = (_central(n, area**0.5, images.device) for n in (height, width))
     return (rows[:, None] & columns).to(images.dtype).expand(len(images), height, width)
@@ -120,8 +121,9 @@ def blind_map(masks: Tensor) -> Tensor:
         >>> blind_map(torch.tensor([[[True, False]], [[True, True]]]))
         tensor([[1.0000, 0.5000]], dtype=torch.float64)
     """
-    if masks.ndim != 3 or masks.dtype != torch.bool or not len(masks):
-        raise ValueError(f"masks must be [N, H, W] bool with N >= 1, got {tuple(masks.shape)} {masks.dtype}")
+    require(
+        masks.ndim == 3 and masks.dtype == torch.bool and len(masks), "masks must be [N, H, W] bool with N >= 1", masks
+    )
     return masks.cpu().double().mean(0)
 
 
