@@ -102,7 +102,10 @@ def test_explanation_is_the_attention_map(net, batch):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: ABN(small_cnn(3, width=2)), "net must be an AttentionBranchNetwork, got GapClassifier"),
+        (
+            lambda: ABN(small_cnn(3, width=2)),
+            "net must have attend, as nets.abn.AttentionBranchNetwork has, got GapClassifier",
+        ),
         (lambda: ABN(abn_from(small_cnn(3, width=2)), -1.0), "balance must be >= 0, got -1.0"),
         (lambda: ABN(abn_from(small_cnn(3, width=2)), float("nan")), "balance must be >= 0, got nan"),
     ],

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from xai_course.data.batch import ArrayData, Batch, Splits
-from xai_course.measure import energy_in_mask, judged, look, paired, protocol, validation_accuracy
+from xai_course.measure import energy_in_mask, faithfulness, judged, look, paired, protocol, validation_accuracy
 from xai_course.measure.sanity import lambda_zero_equals_baseline, untrained, weight_randomisation
 from xai_course.methods.amc import AmcLoss
 from xai_course.methods.base import CrossEntropy, Method

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from xai_course.data.batch import ArrayData, Batch
+from xai_course.measure import looking
 from xai_course.methods import base
 from xai_course.preset import Clock
 
@@ -52,13 +53,13 @@ def test_label_smoothing_is_torchs():
     assert terms["total"] != F.cross_entropy(net(batch.images), batch.labels)
 
 
-@pytest.mark.parametrize(("asked", "used"), [(None, "where the method is"), ("elsewhere", "elsewhere")])
-def test_prediction_reads_its_images_where_the_method_is(monkeypatch, asked, used):
+def test_prediction_reads_its_images_where_the_method_is(monkeypatch):
     seen = []
-    monkeypatch.setattr(base, "device_of", lambda module: "where the method is")
-    monkeypatch.setattr(base, "batches", lambda data, size, device: seen.append(device) or [data.__getitems__([0, 1])])
+    monkeypatch.setattr(looking, "device_of", lambda module: "where the method is")
+    read = lambda data, size, device: seen.append(device) or [data.__getitems__([0, 1])]  # noqa: E731
+    monkeypatch.setattr(looking, "batches", read)
     method = base.CrossEntropy(nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(4, 3)))
     data = ArrayData(torch.rand(2, 1, 2, 2), torch.tensor([0, 2]))
-    logits, labels = base.predict(method, data, device=asked)
-    assert seen == [used] and not logits.requires_grad and labels.tolist() == [0, 2]
+    logits, labels = base.predict(method, data)
+    assert seen == ["where the method is"] and not logits.requires_grad and labels.tolist() == [0, 2]
     assert torch.equal(logits, method.eval().logits(data.images))  # no dropout

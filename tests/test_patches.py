@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,6 @@ from xai_course.measure.patches import (
     Patches,
     best_weight_level,
     box_ap,
-    eleven_point_map,
     hull,
     look_at_patches,
     object_boxes,
@@ -191,8 +192,33 @@ def test_objects_come_from_boxes_or_masks():
     splits.test.boxes = [torch.tensor([[0, 0, 1, 1]])] * 3 + [torch.tensor([[0, 0, 2, 2], [1, 1, 3, 3]])]
     assert object_boxes(splits.test, batch).tolist() == [[[0, 0, 1, 1], [0] * 4], [[0, 0, 2, 2], [1, 1, 3, 3]]]
     bare = ArrayData(torch.zeros(2, 3, 32, 32), torch.zeros(2).long())
-    with pytest.raises(ValueError, match="boxes or masks"):
+    with pytest.raises(ValueError, match="masks must be .* got None"):
         look_at_patches(LossAttention(patch_net("small", 2)), bare)
+
+
+def eleven_point_map(scores: torch.Tensor, targets: torch.Tensor) -> float:
+    """The mean "AP" that the official code prints for COCO; what the page on the differences says of it.
+
+    Recall levels 0, 0.1, ..., 1 take the highest precision found *between* two levels instead of beyond one, a level
+    that no image falls on counts as 0, and a class without positives counts as 0 in the mean.
+    """
+    return float(torch.stack([_eleven_point(s, t) for s, t in zip(scores.T, targets.T)]).mean())
+
+
+def _eleven_point(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    right = targets[scores.argsort(descending=True)] > 0
+    positives = int(right.sum())
+    precision = torch.where(right, right.cumsum(0) / torch.arange(1, len(right) + 1), 0.0)
+    marks, found = [0] * 13, 0
+    for rank, n in zip(right.nonzero().flatten().tolist(), range(1, positives + 1)):
+        recall = torch.tensor(n) / torch.tensor(float(positives))  # float32, as there: decides ties at the levels
+        if (0.1 * found < recall < 0.1 * (found + 1) or recall == 1) and found < 11:
+            found += 1
+            marks[found] = rank
+    levels = [  # a level that no image falls on has no later rank than the one before
+        precision[b] if b <= a else precision[a:b].amax() for a, b in itertools.pairwise(marks[:12])
+    ]
+    return torch.stack(levels).mean()
 
 
 def test_eleven_points_are_not_average_precision():  # D16, agrees with the released routine on random scores

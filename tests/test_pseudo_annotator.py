@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import signal
+
 import pytest
 import torch
 
@@ -24,6 +27,7 @@ from xai_course.methods.pseudo_annotator import (
 from xai_course.methods.reff import ReFF, focusing_loss
 from xai_course.nets.convnets import small_cnn
 
+BYTES = {"atol": 1 / 510 + 1e-6, "rtol": 0}  # a drawn mask is kept in 256 steps
 TINY = Pix2Pix(size=16, downs=2, width=8, discriminator_layers=1, iterations=40, lr=5e-3, jitter=False)
 
 
@@ -150,46 +154,55 @@ def test_an_interrupted_save_leaves_nothing(data, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_is_told_and_leaves_nothing(data, tmp_path):
+    """The limit is the system's own: no file of this process may grow beyond 4 KiB."""
+    some, preset = choose_annotated(data.labels, 1), Pix2Pix(16, 2, 4, iterations=0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"annotator-\w+\.pt cannot be written .*XAI_COURSE_CACHE"):
+            annotator_for(data, some, preset, cache=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
+    annotator_for(data, some, preset, cache=tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".pt"]
+
+
 # --- Algorithm 1 ------------------------------------------------------------------------------------------------------
 
 
 def test_true_masks_where_annotated_generated_ones_elsewhere(data, annotator):
     annotated = choose_annotated(data.labels, 4)
-    rule = MixedAnnotations(annotator, annotated)
+    rule = MixedAnnotations(annotated, draw_all(annotator, data))
     batch = data.__getitems__(range(5, 20))
     mixed, own = rule(batch), annotated[batch.index]
     assert own.any() and not own.all()
     assert torch.equal(mixed[own], batch.masks[own].float())
-    torch.testing.assert_close(mixed[~own], annotator(batch.images)[~own])
+    torch.testing.assert_close(mixed[~own], annotator(batch.images)[~own], **BYTES)
 
 
-def test_drawn_beforehand_is_the_same(data, annotator):
-    annotated = choose_annotated(data.labels, 4)
-    batch = data.__getitems__([3, 1, 2])
+def test_what_is_drawn_beforehand_is_kept_as_bytes(data, annotator):
     drawn = draw_all(annotator, data)
     assert drawn.dtype == torch.uint8 and drawn.shape == (24, 16, 16)
-    ready, live = MixedAnnotations(annotator, annotated, drawn)(batch), MixedAnnotations(annotator, annotated)(batch)
-    torch.testing.assert_close(ready, live, atol=1 / 510 + 1e-6, rtol=0)
+    batch = data.__getitems__([3, 1, 2])._replace(masks=None)
+    ready = MixedAnnotations(torch.zeros(24, dtype=torch.bool), drawn)(batch)
+    torch.testing.assert_close(ready, annotator(batch.images), **BYTES)
 
 
 def test_a_mixed_batch_is_the_mean_of_eq_3_and_eq_4(data, annotator):
     annotated = torch.zeros(24, dtype=torch.bool)
     annotated[:3] = True
     torch.manual_seed(0)
-    method = ReFF(
-        small_cnn(3, width=2).eval(), ["body.2", "body.4"], annotations=MixedAnnotations(annotator, annotated)
-    )
+    rule = MixedAnnotations(annotated, draw_all(annotator, data))
+    method = ReFF(small_cnn(3, width=2).eval(), ["body.2", "body.4"], annotations=rule)
     batch = data.__getitems__(range(6))
     cams = method.cams(batch, "keep").maps
     eq3 = focusing_loss([c[:3] for c in cams], batch.masks[:3]).loss
-    eq4 = focusing_loss([c[3:] for c in cams], annotator(batch.images[3:])).loss
+    eq4 = focusing_loss([c[3:] for c in cams], rule(batch)[3:]).loss
     torch.testing.assert_close(method.focus(batch)[0].loss, (eq3 + eq4) / 2)
-
-
-def test_without_any_mask_all_is_generated(data, annotator):
-    batch = data.__getitems__(range(4))._replace(masks=None)
-    rule = MixedAnnotations(annotator, torch.zeros(24, dtype=torch.bool))
-    torch.testing.assert_close(rule(batch), annotator(batch.images))
 
 
 def test_splits_with_pseudo_annotations(data):
@@ -229,4 +242,4 @@ def test_errors(data, call, message):
 def test_annotated_image_without_mask(data, annotator):
     batch = data.__getitems__(range(4))._replace(masks=None)
     with pytest.raises(ValueError, match="masks must be given for annotated images, got none for 4"):
-        MixedAnnotations(annotator, torch.ones(24, dtype=torch.bool))(batch)
+        MixedAnnotations(torch.ones(24, dtype=torch.bool), draw_all(annotator, data))(batch)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from .._require import require
 from .targets import Classes, check_classes, trackable
 
 
@@ -78,9 +79,7 @@ def check_linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         Traceback (most recent call last):
         ValueError: features must be [B, D, h, w] and weight [K, D], got (2, 5, 4, 4) and (5, 10)
     """
-    if features.ndim != 4 or weight.ndim != 2 or weight.shape[1] != features.shape[1]:
-        raise ValueError(
-            f"features must be [B, D, h, w] and weight [K, D], got {tuple(features.shape)} and {tuple(weight.shape)}"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must be [K] with K={len(weight)}, got {tuple(bias.shape)}")
+    fit = features.ndim == 4 and weight.ndim == 2 and weight.shape[1] == features.shape[1]
+    require(fit, "features must be [B, D, h, w] and weight [K, D]", tuple(features.shape), tuple(weight.shape))
+    fit = bias is None or bias.shape == weight.shape[:1]
+    require(fit, f"bias must be [K] with K={len(weight)}", bias)

@@ -209,8 +209,7 @@ def _gradients(score: Tensor, layers: Sequence[Layer], create_graph: bool, retai
             column.sum(), inputs, create_graph=create_graph, retain_graph=keep, allow_unused=True
         )
         for layer, gradient in zip(layers, gradients):
-            if gradient is None:
-                raise ValueError(f"{layer.name} has no path to the logits")
+            require(gradient is not None, f"{layer.name} has no path to the logits")
         found.append(list(gradients))
     return found
 

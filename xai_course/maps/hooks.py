@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._require import require
+from ..nets.modes import evaluating
 
 BATCH_NORM = ("keep", "frozen")
 
@@ -27,16 +28,12 @@ def frozen_batch_norm(net: nn.Module) -> Iterator[None]:
         tensor([1.0000, 1.0000, 1.0000])
     """
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if any(norm.running_mean is None for norm in norms):
-        raise ValueError('batch_norm="frozen" needs running statistics, got a BatchNorm with track_running_stats=False')
-    modes = [norm.training for norm in norms]
-    try:
+    tracked = all(norm.running_mean is not None for norm in norms)
+    require(tracked, 'batch_norm="frozen" needs running statistics, got a BatchNorm with track_running_stats=False')
+    with ExitStack() as stack:
         for norm in norms:
-            norm.training = False
+            stack.enter_context(evaluating(norm))
         yield
-    finally:
-        for norm, mode in zip(norms, modes):
-            norm.training = mode
 
 
 @contextmanager
@@ -59,8 +56,7 @@ def tracking(net: nn.Module, create_graph: bool, batch_norm: str) -> Iterator[nn
     inner = net.module if isinstance(net, nn.parallel.DistributedDataParallel) else net
     require(batch_norm in BATCH_NORM, f"batch_norm must be one of {BATCH_NORM}", repr(batch_norm))
     with ExitStack() as stack:
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if batch_norm == "frozen":
             stack.enter_context(frozen_batch_norm(inner))
@@ -112,6 +108,7 @@ def find_layers(net: nn.Module, layers: str | nn.Module | Sequence[str | nn.Modu
         Traceback (most recent call last):
         ValueError: layers: '2' is none of the 2 modules of net; nearest are '1', '0'
     """
+    net = net.module if isinstance(net, nn.parallel.DistributedDataParallel) else net
     by_name = dict(net.named_modules())
     names = {id(module): name for name, module in by_name.items()}
     found = []
@@ -119,10 +116,8 @@ def find_layers(net: nn.Module, layers: str | nn.Module | Sequence[str | nn.Modu
         module = by_name.get(layer) if isinstance(layer, str) else layer
         if isinstance(layer, str) and module is None:
             near = difflib.get_close_matches(layer, filter(None, by_name), n=3, cutoff=0)
-            raise ValueError(
-                f"layers: {layer!r} is none of the {len(by_name) - 1} modules of net; "
-                f"nearest are {', '.join(map(repr, near))}"
-            )
+            what = f"layers: {layer!r} is none of the {len(by_name) - 1} modules of net"
+            raise ValueError(f"{what}; nearest are {', '.join(map(repr, near))}")
         if not isinstance(module, nn.Module) or id(module) not in names:
             kind = type(layer).__name__
             raise ValueError(f"layers must be names or modules of net, got a {kind} that is not part of net")

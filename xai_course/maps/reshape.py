@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from .._require import require
+
 Reshape = Callable[[Tensor], Tensor]
 
 
@@ -33,11 +35,11 @@ def tokens(prefix: int = 1, grid: tuple[int, int] | None = None) -> Reshape:
     def reshape(features: Tensor) -> Tensor:
         side = math.isqrt(max(features.shape[1] - prefix, 0)) if features.ndim == 3 else 0
         h, w = grid or (side, side)
-        if features.ndim != 3 or h * w == 0 or features.shape[1] != prefix + h * w:
-            raise ValueError(
-                f"tokens must be [B, {prefix} + h*w, D] with a grid of {grid or 'equal sides'}, "
-                f"got {tuple(features.shape)}; tokens(prefix, grid=(h, w)) says how many stand before and how they lie"
-            )
+        fit = features.ndim == 3 and h * w and features.shape[1] == prefix + h * w
+        wanted = f"[B, {prefix} + h*w, D] with a grid of {grid or 'equal sides'}, got {tuple(features.shape)}"
+        require(
+            fit, f"tokens must be {wanted}; tokens(prefix, grid=(h, w)) says how many stand before and how they lie"
+        )
         return features[:, prefix:].unflatten(1, (h, w)).permute(0, 3, 1, 2)
 
     return reshape
@@ -81,22 +83,18 @@ def check_maps(layer: Layer, features: Tensor, batch: int) -> None:
         ValueError: 'stage' must be maps [B, D, h, w], got (1, 7, 7, 768), channels last: pass reshape=channels_last
     """
     shape, (name, _, size, module) = tuple(features.shape), layer
-    if features.ndim == 3 and len(features) == batch:
-        raise ValueError(
-            f"{name} must be maps [B, D, h, w], got tokens {shape}: pass reshape=tokens(1) where a class token stands "
-            "before the patches, tokens(0) where none does"
-        )
-    if features.ndim != 4 or len(features) != batch or not features.requires_grad:
-        raise ValueError(
-            f"{name} must be maps [B, D, h, w] with B={batch} in the graph of the logits, "
-            f"got {shape}, requires_grad={features.requires_grad}"
-        )
+    cure = "pass reshape=tokens(1) where a class token stands before the patches, tokens(0) where none does"
+    tokens_came = features.ndim == 3 and len(features) == batch
+    require(not tokens_came, f"{name} must be maps [B, D, h, w], got tokens {shape}: {cure}")
+    fit, graph = features.ndim == 4 and len(features) == batch, features.requires_grad
+    wanted = f"maps [B, D, h, w] with B={batch} in the graph of the logits"
+    require(fit and graph, f"{name} must be {wanted}, got {shape}, requires_grad={graph}")
     if size is None or not same_aspect(shape[1:3], size):
         return
     parts = [] if module is None else [*module.modules()]
     linear = any(type(part) in (nn.Linear, nn.LayerNorm) for part in parts)  # norms made for maps are subclasses
-    if not same_aspect(shape[2:], size) or (linear and not any(isinstance(part, nn.Conv2d) for part in parts)):
-        raise ValueError(f"{name} must be maps [B, D, h, w], got {shape}, channels last: pass reshape=channels_last")
+    fit = same_aspect(shape[2:], size) and not (linear and not any(isinstance(part, nn.Conv2d) for part in parts))
+    require(fit, f"{name} must be maps [B, D, h, w], got {shape}, channels last: pass reshape=channels_last")
 
 
 def same_aspect(cells: tuple[int, ...], size: tuple[int, ...]) -> bool:

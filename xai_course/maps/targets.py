@@ -51,10 +51,11 @@ def check_classes(classes: Classes | None, batch: int, total: int, *, dims: tupl
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"classes must be {wanted}, got {classes!r}") from error
     chosen = chosen.expand(batch) if chosen.ndim == 0 else chosen
-    if chosen.dtype != torch.int64 or chosen.ndim not in dims or len(chosen) != batch:
-        raise ValueError(f"classes must be {wanted}, got {tuple(chosen.shape)} {chosen.dtype}")
-    if chosen.device.type == "cpu" and chosen.numel() and not 0 <= chosen.min() <= chosen.max() < total:
-        raise ValueError(f"classes must lie in [0, {total}), got {chosen.min()} to {chosen.max()}")
+    fit = chosen.dtype == torch.int64 and chosen.ndim in dims and len(chosen) == batch
+    require(fit, f"classes must be {wanted}", chosen)
+    if chosen.device.type == "cpu" and chosen.numel():
+        low, high = int(chosen.min()), int(chosen.max())
+        require(0 <= low <= high < total, f"classes must lie in [0, {total}), got {low} to {high}")
     return chosen
 
 
@@ -77,8 +78,8 @@ def scores(
         >>> scores(logits, [[2, 0]], None).tolist(), scores(logits, None, lambda z: z[:, 1] - z[:, 0]).tolist()
         ([[2.0, 1.0]], [3.0])
     """
-    if classes is not None and target is not None:
-        raise ValueError("classes and target are two ways to say what is explained: give one of them, got both")
+    one = classes is None or target is None
+    require(one, "classes and target are two ways to say what is explained: give one of them, got both")
     if target is not None:
         chosen = target(logits)
         if not isinstance(chosen, Tensor) or chosen.ndim not in (1, 2) or len(chosen) != len(logits):
@@ -88,7 +89,6 @@ def scores(
         require(logits.ndim == 2, f"net must return logits [B, K], got {tuple(logits.shape)}; target= takes any shape")
         index = trackable(check_classes(classes, len(logits), logits.shape[1], dims=(1, 2))).to(logits.device)
         chosen = logits.gather(1, index.view(len(logits), -1)).view(index.shape)
-    if not chosen.requires_grad:
-        wanted = "by differentiable operations (no argmax, detach or rounding)"
-        raise ValueError(f"net must lead to its logits {wanted}, got {net}")
+    wanted = "by differentiable operations (no argmax, detach or rounding)"
+    require(chosen.requires_grad, f"net must lead to its logits {wanted}, got {net}")
     return chosen

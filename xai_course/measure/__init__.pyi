@@ -48,7 +48,6 @@ from .patches import Attends as Attends
 from .patches import Patches as Patches
 from .patches import best_weight_level as best_weight_level
 from .patches import box_ap as box_ap
-from .patches import eleven_point_map as eleven_point_map
 from .patches import hull as hull
 from .patches import look_at_patches as look_at_patches
 from .patches import object_boxes as object_boxes
@@ -81,7 +80,6 @@ from .sanity import cascade as cascade
 from .sanity import lambda_zero_equals_baseline as lambda_zero_equals_baseline
 from .sanity import rank_correlation as rank_correlation
 from .sanity import shuffled_labels as shuffled_labels
-from .sanity import ssim as ssim
 from .sanity import training_gap as training_gap
 from .sanity import untrained as untrained
 from .sanity import weight_randomisation as weight_randomisation
@@ -102,7 +100,6 @@ from .statistics import detectable as detectable
 from .statistics import equivalence as equivalence
 from .statistics import holm as holm
 from .statistics import paired as paired
-from .statistics import t_test as t_test
 from .trivial import TRIVIAL as TRIVIAL
 from .trivial import blind_map as blind_map
 from .trivial import centre_box as centre_box

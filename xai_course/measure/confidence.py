@@ -1,7 +1,5 @@
 """Does a confidence of 0.8 mean right in 80 of 100 cases? Expected calibration error."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Deletion and insertion: does the score move when the pixels a map ranks first are taken away, or given back?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -13,6 +11,8 @@ from ..data.batch import Splits, batches
 from ..nets.modes import device_of, evaluating
 from .looking import Measurable
 from .trivial import TRIVIAL
+
+Curves = Mapping[str, Callable[..., Tensor]]  # deletion_auc or insertion_auc, by the name that their numbers carry
 
 
 def deletion_auc(
@@ -110,18 +110,12 @@ def deletion(
 
 @torch.no_grad()
 def blurred_areas(
-    method: Measurable,
-    splits: Splits,
-    curves: Mapping[str, Callable[..., Tensor]],
-    images: int,
-    steps: int,
-    trivial: Sequence[str],
-    masks: bool = False,
+    method: Measurable, splits: Splits, curves: Curves, images: int, steps: int, trivial: Sequence[str], masks: bool
 ) -> dict[str, float]:
     """Mean areas under ``curves`` of the predicted class's probability, pixels blurred, on the first test images.
 
     Args:
-        curves: `deletion_auc` or `insertion_auc` by the name that their numbers carry.
+        curves: `deletion_auc` or `insertion_auc`, by the name that their numbers carry.
         images, steps: how many. trivial: maps of `TRIVIAL` beside the method's, as suffixes "_random", ...
         masks: the true mask as a map as well, suffix "_mask", where the data have it.
 
@@ -131,7 +125,8 @@ def blurred_areas(
         >>> from xai_course.nets.convnets import small_cnn
         >>> data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4))
         >>> splits = Splits("toy", data, data, data, tuple("abcd"), "")
-        >>> list(blurred_areas(CrossEntropy(small_cnn(width=2)), splits, {"kept": insertion_auc}, 2, 2, ["edges"]))
+        >>> method, curves = CrossEntropy(small_cnn(width=2)), {"kept": insertion_auc}
+        >>> list(blurred_areas(method, splits, curves, images=2, steps=2, trivial=["edges"], masks=False))
         ['kept', 'kept_edges']
     """
     batch = next(batches(splits.test, images, device_of(method)))

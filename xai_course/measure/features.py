@@ -132,13 +132,9 @@ def clusters(method: Measurable, splits: Splits, *, margin: float = 0.5) -> dict
     """
     features, logits, labels = deep_features(method, splits.test)
     z = torch.nn.functional.normalize(features, dim=1)
-    homogeneity, completeness = homogeneity_completeness(labels, kmeans(z, len(splits.classes)))
-    of_predictions = homogeneity_completeness(labels, logits.argmax(dim=1))
-    return {
-        "homogeneity": homogeneity,
-        "completeness": completeness,
-        "homogeneity_of_predictions": of_predictions[0],
-        "completeness_of_predictions": of_predictions[1],
-        "feature_length": float(features.norm(dim=1).mean()),
-        **angles(features[:SAMPLE], labels[:SAMPLE], margin=margin),
-    }
+    found: dict[str, float] = {}
+    for suffix, groups in {"": kmeans(z, len(splits.classes)), "_of_predictions": logits.argmax(dim=1)}.items():
+        names = (f"homogeneity{suffix}", f"completeness{suffix}")
+        found |= zip(names, homogeneity_completeness(labels, groups))
+    found["feature_length"] = float(features.norm(dim=1).mean())
+    return found | angles(features[:SAMPLE], labels[:SAMPLE], margin=margin)

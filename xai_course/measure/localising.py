@@ -18,19 +18,20 @@ from .scores import LEVELS, dead, energy_in_mask, f1_background, f1_foreground, 
 from .trivial import trivial_maps
 
 Score = Callable[[Tensor, Tensor], Tensor]
+#: Batches of (maps ``[B, H, W]`` by the suffix that their scores carry, masks ``[B, H, W]`` bool).
 Pairs = Iterable[tuple[dict[str, Tensor], Tensor]]
-"""Batches of (maps ``[B, H, W]`` by the suffix that their scores carry, masks ``[B, H, W]`` bool)."""
 
+#: Scores that need no threshold.
 FREE: dict[str, Score] = {"energy_in_mask": energy_in_mask, "pointing": score_by.pointing_game}
-"""Scores that need no threshold."""
 
+#: Scores of thresholded maps; each has a level of its own, the best one for the sum of its functions.
 AT_A_LEVEL: dict[str, tuple[Score, ...]] = {
     "iou": (score_by.iou,),
     "f1": (f1_foreground, f1_background),
     "box_accuracy": (score_by.box_accuracy,),
 }
-"""Scores of thresholded maps; each has a level of its own, the best one for the sum of its functions."""
 
+#: By the kind of cut: what a score's functions are called, and then its level. Two definitions never share a name.
 NAMES = {
     "relative": {
         "iou": ("iou", "iou_level"),
@@ -43,7 +44,6 @@ NAMES = {
         "box_accuracy": ("box_accuracy_absolute", "box_absolute_level"),
     },
 }
-"""By the kind of cut: what a score's functions are called, and then its level. Two definitions never share a name."""
 
 SCORES = (*FREE, *AT_A_LEVEL)
 

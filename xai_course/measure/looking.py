@@ -1,6 +1,7 @@
 """What every measure starts with: the trained network looks at a whole data set, in eval mode, on its own device."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -65,10 +66,10 @@ def masks_of(shown: Batch | Looked) -> Tensor:
     Example:
         >>> masks_of(Batch(torch.rand(1, 3, 2, 2), torch.tensor([0]), None, torch.tensor([0])))
         Traceback (most recent call last):
-        ValueError: data must have masks to measure against, got None
+        ValueError: masks must be [B, H, W], got None: use a data set with masks or a pseudo-annotator
     """
     if shown.masks is None:
-        raise ValueError("data must have masks to measure against, got None")
+        raise ValueError("masks must be [B, H, W], got None: use a data set with masks or a pseudo-annotator")
     return shown.masks
 
 
@@ -126,19 +127,15 @@ def look(
     require(classes in ("predicted", "label"), 'classes must be "predicted" or "label"', repr(classes))
     with evaluating(method):
         for batch in batches(data, size, device_of(method)):
-            yield _look(method, batch, classes, multiple)
-
-
-def _look(method: Measurable, batch: Batch, classes: str, multiple: int) -> Looked:
-    images, labels, masks, _ = batch
-    logits = method.logits(images) if getattr(method, "classifies", True) else None
-    if classes == "label":
-        asked = labels if labels.ndim == 1 else labels.argmax(1)
-    else:
-        asked = torch.zeros_like(batch.index) if logits is None else logits.argmax(1)
-    maps = padded_map(lambda padded: method.explain(padded, asked), images, multiple)
-    logits = None if logits is None else logits.float().cpu()
-    return Looked(images.cpu(), labels.cpu(), None if masks is None else masks.cpu(), logits, maps.float().cpu())
+            images, labels, masks, index = batch
+            logits = method.logits(images) if getattr(method, "classifies", True) else None
+            if classes == "label":
+                asked = labels if labels.ndim == 1 else labels.argmax(1)
+            else:
+                asked = torch.zeros_like(index) if logits is None else logits.argmax(1)
+            maps = padded_map(partial(method.explain, classes=asked), images, multiple).float().cpu()
+            logits = None if logits is None else logits.float().cpu()
+            yield Looked(images.cpu(), labels.cpu(), None if masks is None else masks.cpu(), logits, maps)
 
 
 def padded_map(explain: Callable[[Tensor], Tensor], images: Tensor, multiple: int) -> Tensor:

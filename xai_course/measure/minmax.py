@@ -1,7 +1,5 @@
 """What localiser and classifier of Min-Max entropy answer, and what recursive erasing finds (Belharbi et al. 2019)."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterator

@@ -1,9 +1,6 @@
 """Multi-label measures of HNC's Table 4: mAP, and precision, recall, F1 per class (C) and overall (O)."""
 
-from __future__ import annotations
-
 import statistics
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,9 +8,6 @@ from torch import Tensor
 from .._require import require
 from ..data.batch import Splits
 from .looking import Measurable, collect
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
@@ -63,21 +57,18 @@ def precision_recall_f1(predicted: Tensor, targets: Tensor) -> dict[str, float]:
         (0.75, 0.6666666666666666)
     """
     _check(predicted, targets)
-    called, real = (t.cpu().bool().numpy() for t in (predicted, targets))
-    each = zip(*(_scores(c, r) for c, r in zip(called.T, real.T)))
+    each = zip(*(_scores(called, real) for called, real in zip(predicted.T, targets.T)))
     precision, recall, f1 = (statistics.fmean(values) for values in each)
-    overall = _scores(called.ravel(), real.ravel())
-    return {
-        **{"CP": precision, "CR": recall, "CF1": f1, "CF1_of_means": statistics.harmonic_mean([precision, recall])},
-        **dict(zip(("OP", "OR", "OF1"), overall)),
-    }
+    means = {"CP": precision, "CR": recall, "CF1": f1, "CF1_of_means": statistics.harmonic_mean([precision, recall])}
+    return means | dict(zip(("OP", "OR", "OF1"), _scores(predicted, targets)))
 
 
-def _scores(called: np.ndarray, real: np.ndarray) -> tuple[float, ...]:
-    """Precision, recall and F1 of yes/no decisions ``[N]``."""
+def _scores(called: Tensor, real: Tensor) -> tuple[float, ...]:
+    """Precision, recall and F1 of yes/no decisions."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    found = precision_recall_fscore_support(real, called, average="binary", zero_division=0.0)
+    flags = (decisions.cpu().bool().flatten().numpy() for decisions in (real, called))
+    found = precision_recall_fscore_support(*flags, average="binary", zero_division=0.0)
     return tuple(float(value) for value in found[:3])
 
 

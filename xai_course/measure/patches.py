@@ -5,11 +5,8 @@ image: precision is then conditional on that, and recall is bounded by it. Both 
 numbers equal those of a selection that looks at nothing, so `patch_measures` reports such selections every time.
 """
 
-from __future__ import annotations
-
-import itertools
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +14,10 @@ from torch import Tensor
 
 from ..data.batch import Batch, Dataset, Splits, batches
 from ..data.boxes import masks_to_boxes
-from .looking import Measurable, collect
+from .looking import Measurable, collect, masks_of
 
+#: Thresholds tried on the validation split, in units of the mean weight 1/M.
 WEIGHT_LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
-"""Thresholds tried on the validation split, in units of the mean weight 1/M."""
-
-
-class _Seen(Protocol):
-    """What a method sees in a batch: ``image [B, K]`` logits, ``weights [B, M]``, logits ``patches [B, M, K]``."""
-
-    image: Tensor
-    weights: Tensor
-    patches: Tensor
 
 
 class Attends(Measurable):
@@ -40,8 +29,8 @@ class Attends(Measurable):
         (True, True)
     """
 
-    def attend(self, images: Tensor) -> _Seen:
-        """Weights and logits of all patches."""
+    def attend(self, images: Tensor) -> Any:
+        """``image [B, K]`` logits, ``weights [B, M]`` and logits ``patches [B, M, K]``: a `methods.Attended`."""
         raise TypeError(f"{type(self).__name__} must define attend(images)")
 
     def selected(self, weights: Tensor) -> Tensor:
@@ -238,9 +227,7 @@ def object_boxes(data: Dataset, batch: Batch) -> Tensor:
     if boxes is not None:
         chosen = [torch.as_tensor(boxes[i]).view(-1, 4) for i in batch.index.tolist()]
         return torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True)
-    if batch.masks is None:
-        raise ValueError("data must have boxes or masks to measure patches against, got neither")
-    return masks_to_boxes(batch.masks.cpu()).unsqueeze(1)
+    return masks_to_boxes(masks_of(batch).cpu()).unsqueeze(1)
 
 
 def look_at_patches(method: Attends, data: Dataset, *, geometry: str = "nominal", size: int = 256) -> Patches:
@@ -335,36 +322,3 @@ def patch_measures(method: Attends, splits: Splits, *, geometry: str = "nominal"
         found |= {f"{key}_{name}": value for key, value in scores.items()}
         found[f"ap_{name}"] = box_ap(hull(selection, seen.boxes), seen.objects)
     return found
-
-
-def eleven_point_map(scores: Tensor, targets: Tensor) -> float:
-    """The mean "AP" that the official code prints for COCO; kept to show what it does, not to be used.
-
-    Recall levels 0, 0.1, ..., 1 take the highest precision found *between* two levels instead of beyond one, a level
-    that no image falls on counts as 0, and a class without positives counts as 0 in the mean.
-
-    Args:
-        scores, targets: ``[N, K]``.
-
-    Example:
-        >>> scores, targets = torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([[0.0], [1.0], [1.0]])
-        >>> round(eleven_point_map(scores, targets), 3)  # average precision proper: 0.583
-        0.045
-    """
-    return float(torch.stack([_eleven_point(s, t) for s, t in zip(scores.T, targets.T)]).mean())
-
-
-def _eleven_point(scores: Tensor, targets: Tensor) -> Tensor:
-    right = targets[scores.argsort(descending=True)] > 0
-    positives = int(right.sum())
-    precision = torch.where(right, right.cumsum(0) / torch.arange(1, len(right) + 1), 0.0)
-    marks, found = [0] * 13, 0
-    for rank, n in zip(right.nonzero().flatten().tolist(), range(1, positives + 1)):
-        recall = torch.tensor(n) / torch.tensor(float(positives))  # float32, as there: decides ties at the levels
-        if (0.1 * found < recall < 0.1 * (found + 1) or recall == 1) and found < 11:
-            found += 1
-            marks[found] = rank
-    levels = [  # a level that no image falls on has no later rank than the one before
-        precision[b] if b <= a else precision[a:b].amax() for a, b in itertools.pairwise(marks[:12])
-    ]
-    return torch.stack(levels).mean()

@@ -1,7 +1,5 @@
 """What HNC claims to change: how far the maps of wrong classes rise above their own mean, and where maps lie."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

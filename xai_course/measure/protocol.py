@@ -89,9 +89,8 @@ def perturbation(method: Measurable, splits: Splits, *, images: int = 64, steps:
         >>> list(perturbation(method, splits, images=2, steps=2))
         ['deletion', 'insertion', 'deletion_random', 'insertion_random']
     """
-    return blurred_areas(
-        method, splits, {"deletion": deletion_auc, "insertion": insertion_auc}, images, steps, ["random"]
-    )
+    curves = {"deletion": deletion_auc, "insertion": insertion_auc}
+    return blurred_areas(method, splits, curves, images, steps, ["random"], masks=False)
 
 
 def randomisation(method: Measurable, splits: Splits, *, images: int = 64) -> dict[str, float]:

@@ -4,8 +4,6 @@ Attacks work on images in [0, 1] (a network that normalises does so inside), on 
 image, right or wrong. ``epsilon`` is in the same units: 0.05 is 12.75 of 255 grey levels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -19,6 +17,7 @@ from ..maps import trackable
 from ..nets.modes import device_of, evaluating
 from .looking import Measurable, collect, share_right
 
+SIZE = 256  # images attacked at once: the noise that an attack starts from is drawn batch by batch
 Scores = Callable[[Tensor], Tensor]
 Attack = Callable[[Scores, Tensor, Tensor], Tensor]
 
@@ -258,9 +257,8 @@ def memorised(method: Measurable, splits: Splits, *, limit: int | None = None) -
         True
     """
     corrupted: Tensor = getattr(splits.train, "corrupted")  # noqa: B009 (not every data set has it)
-    data = splits.train
-    index, hits = collect(method, data, lambda b: (b.index, method.logits(b.images).argmax(dim=1) == b.labels))
-    found = hits[corrupted[index] & (index < (limit or len(data)))].float()
+    index, hits = collect(method, splits.train, lambda b: (b.index, method.logits(b.images).argmax(1) == b.labels))
+    found = hits[corrupted[index] & (index < (limit or len(splits.train)))].float()
     return {"memorised": found.mean().item() if len(found) else 0.0}
 
 
@@ -276,16 +274,12 @@ def accuracy_under(method: Measurable, data: Dataset, attack: Attack, limit: int
         >>> accuracy_under(method, splits.test, lambda scores, images, labels: 0 * images, limit=1) in (0.0, 1.0)
         True
     """
-    right, count = 0, 0
+    right, count = 0, len(data) if limit is None else min(limit, len(data))
+    require(count > 0, "data must hold at least one image within limit, got none")
     with evaluating(method):
-        for batch in batches(data, device=device_of(method)):
-            keep = len(batch.labels) if limit is None else min(len(batch.labels), limit - count)
-            if keep < 1:
-                break
-            images, labels = batch.images[:keep], batch.labels[:keep]
+        for start, batch in zip(range(0, count, SIZE), batches(data, SIZE, device_of(method))):
+            images, labels = batch.images[: count - start], batch.labels[: count - start]
             attacked = attack(method.logits, images, labels)
             with torch.no_grad():
                 right += int((method.logits(attacked).argmax(dim=1) == labels).sum())
-            count += keep
-    require(count, "data must hold at least one image within limit, got none")
     return right / count

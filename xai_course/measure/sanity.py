@@ -1,7 +1,5 @@
 """Controls: an explanation of a trained network must fall apart when the network, or what it learnt, is destroyed."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -14,6 +12,7 @@ from ..data.batch import ArrayData, Batch
 from ..nets.modes import evaluating, seeded
 from .looking import Measurable
 
+Make = Callable[[nn.Module], Measurable]
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -71,8 +70,8 @@ def weight_randomisation(method: Measurable, images: Tensor, classes: Tensor, se
         images, classes: ``[B, C, H, W]`` and ``[B]``; the classes stay the same throughout.
 
     Returns:
-        One row per step: ``layer`` ("" for the trained network), ``rank_correlation`` and ``ssim`` with the trained
-        network's maps, mean over the images. Values that stay near one mean that the maps do not show what was learnt.
+        One row per step: ``layer`` ("" for the trained network), ``rank_correlation`` with the trained network's
+        maps, mean over the images. Values that stay near one mean that the maps do not show what was learnt.
 
     Example:
         >>> from xai_course.methods.base import CrossEntropy
@@ -87,8 +86,7 @@ def weight_randomisation(method: Measurable, images: Tensor, classes: Tensor, se
         with evaluating(probe), torch.no_grad():
             maps = probe.explain(images, classes)
         trained = maps if trained is None else trained
-        correlation, similarity = rank_correlation(maps, trained).mean(), ssim(maps, trained).mean()
-        rows.append({"layer": name, "rank_correlation": float(correlation), "ssim": float(similarity)})
+        rows.append({"layer": name, "rank_correlation": float(rank_correlation(maps, trained).mean())})
     return rows
 
 
@@ -100,26 +98,12 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
         >>> [round(rank_correlation(maps, other).item(), 6) for other in (maps.square(), -maps)]
         [1.0, -1.0]
     """
-    _same(maps, others)
+    fit = maps.ndim == 3 and maps.shape == others.shape
+    require(fit, "both maps must be [B, H, W]", tuple(maps.shape), tuple(others.shape))
     a, b = (_ranks(m.flatten(1).cpu().double()) for m in (maps, others))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     scale = a.norm(dim=1) * b.norm(dim=1)
     return (a * b).sum(1) / torch.where(scale > 0, scale, torch.ones_like(scale))
-
-
-def ssim(maps: Tensor, others: Tensor) -> Tensor:
-    """Structural similarity of maps in [0, 1] (scikit-image, 7x7 windows), ``[B]`` float64.
-
-    Example:
-        >>> maps = torch.rand(1, 8, 8)
-        >>> ssim(maps, maps).item()
-        1.0
-    """
-    from skimage.metrics import structural_similarity
-
-    _same(maps, others)
-    pairs = zip(maps.detach().cpu().double().numpy(), others.detach().cpu().double().numpy())
-    return torch.tensor([structural_similarity(a, b, data_range=1.0) for a, b in pairs], dtype=torch.float64)
 
 
 def shuffled_labels(data: ArrayData, seed: int = 0) -> ArrayData:
@@ -172,13 +156,7 @@ def training_gap(
     return _gap(*both)
 
 
-def lambda_zero_equals_baseline(
-    make: Callable[[nn.Module], Measurable],
-    baseline: Callable[[nn.Module], Measurable],
-    net: nn.Module,
-    batch: Batch,
-    clock: Any,
-) -> bool:
+def lambda_zero_equals_baseline(make: Make, baseline: Make, net: nn.Module, batch: Batch, clock: Any) -> bool:
     """Whether ``make(net)``, a method with weight zero, and ``baseline(net)`` train to bitwise equal weights.
 
     Example:
@@ -208,8 +186,3 @@ def _ranks(values: Tensor) -> Tensor:
     ordered = values.sort(dim=1).values.contiguous()
     values = values.contiguous()
     return (torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True)).double() / 2
-
-
-def _same(maps: Tensor, others: Tensor) -> None:
-    fit = maps.ndim == 3 and maps.shape == others.shape
-    require(fit, "both maps must be [B, H, W]", tuple(maps.shape), tuple(others.shape))

@@ -1,7 +1,5 @@
 """What a handful of seeds can say: paired differences, many at once, equivalence, and what would have gone unseen."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -100,36 +98,6 @@ def detectable(sd: float, runs: float, *, power: float = 0.8, level: float = 0.0
         return float(stats.nct.sf(quantile, runs - 1, shift)) - power
 
     return sd * float(optimize.brentq(missing, 0.0, 3 * quantile + 10)) / runs**0.5
-
-
-def t_test(
-    mean_a: float, sd_a: float, runs_a: int, mean_b: float, sd_b: float, runs_b: int, *, welch: bool = False
-) -> tuple[float, float]:
-    r"""Two-sided two-sample t-test from printed means and standard deviations (AMC-Loss, Table 1).
-
-    .. math:: t = \frac{\bar a - \bar b}{s\sqrt{1/n_a + 1/n_b}}, \qquad
-              s^2 = \frac{(n_a-1)s_a^2 + (n_b-1)s_b^2}{n_a+n_b-2}
-
-    Args:
-        mean_a, sd_a, runs_a: mean, *sample* standard deviation and number of runs of one arm; likewise b.
-        welch: do not assume equal variances.
-
-    Returns:
-        t and the probability that ``|t|`` is at least as large if both arms had one mean.
-
-    Raises:
-        ValueError: fewer than two runs in an arm, or a negative deviation.
-
-    Example:
-        >>> [round(value, 4) for value in t_test(82.97, 0.20, 5, 82.60, 0.21, 5)]  # CIFAR-10: the paper prints 0.0214
-        [2.8529, 0.0214]
-    """
-    enough = min(runs_a, runs_b) >= 2 and min(sd_a, sd_b) >= 0
-    require(enough, "each arm needs at least 2 runs and sd >= 0", f"runs {runs_a}, {runs_b}", f"sd {sd_a}, {sd_b}")
-    from scipy.stats import ttest_ind_from_stats
-
-    t, p = ttest_ind_from_stats(mean_a, sd_a, runs_a, mean_b, sd_b, runs_b, equal_var=not welch)
-    return float(t), float(p)
 
 
 def _gaps(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:

@@ -1,7 +1,5 @@
 """Explanations that know nothing of the network: every score is read beside theirs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -33,8 +31,9 @@ def centre_box(images: Tensor, area: float = 0.25) -> Tensor:
     """
     require(0 < area <= 1, "area must lie in (0, 1]", area)
     height, width = images.shape[-2:]
-    rows, columns = (_central(n, area**0.5, images.device) for n in (height, width))
-    return (rows[:, None] & columns).to(images.dtype).expand(len(images), height, width)
+    box = images.new_zeros(height, width)
+    box[_central(height, area**0.5), _central(width, area**0.5)] = 1
+    return box.expand(len(images), height, width)
 
 
 def gaussian_centre(images: Tensor) -> Tensor:
@@ -45,9 +44,8 @@ def gaussian_centre(images: Tensor) -> Tensor:
         tensor([[[0.0003, 1.0000, 0.0003]]])
     """
     height, width = images.shape[-2:]
-    y, x = (
-        (torch.arange(n, device=images.device) - (n - 1) / 2) / (0.25 * min(height, width)) for n in (height, width)
-    )
+    spread, device = 0.25 * min(height, width), images.device
+    y, x = ((torch.arange(n, device=device) - (n - 1) / 2) / spread for n in (height, width))
     bell = torch.exp(-0.5 * (y[:, None].square() + x.square())).to(images.dtype)
     return bell.expand(len(images), height, width)
 
@@ -127,8 +125,7 @@ def blind_map(masks: Tensor) -> Tensor:
     return masks.cpu().double().mean(0)
 
 
-def _central(length: int, share: float, device: torch.device) -> Tensor:
+def _central(length: int, share: float) -> slice:
     inside = max(1, round(length * share))
     start = (length - inside) // 2
-    place = torch.arange(length, device=device)
-    return (place >= start) & (place < start + inside)
+    return slice(start, start + inside)

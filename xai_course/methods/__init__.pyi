@@ -122,6 +122,7 @@ from .wsol import TrivialMask as TrivialMask
 from .explanation_loss import ExplanationLoss as ExplanationLoss
 from .explanation_loss import Focus as Focus
 from .explanation_loss import check_masks as check_masks
+from .explanation_loss import check_weights as check_weights
 from .explanation_loss import normalised_shares as normalised_shares
 from .explanation_loss import peak_maps as peak_maps
 from .explanation_loss import squared_strides as squared_strides
@@ -140,7 +141,6 @@ from .check import check_explanation_loss as check_explanation_loss
 
 # ReFF (Adachi and Yamaguchi 2022)
 from .reff import ReFF as ReFF
-from .reff import check_options as check_options
 from .reff import focusing_loss as focusing_loss
 from .reff import own_masks as own_masks
 from .pseudo_annotator import Annotated as Annotated

@@ -37,6 +37,7 @@ class ABN(Method):
     """
 
     net: AttentionBranchNetwork
+    needs, cure = ("attend",), ", as nets.abn.AttentionBranchNetwork has"
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class ABN(Method):
         annotations: Callable[[Batch], Tensor] = own_masks,
     ):
         super().__init__(net)
-        require(hasattr(net, "attend"), "net must be an AttentionBranchNetwork", type(net).__name__)
+
         require(balance >= 0, "balance must be >= 0", balance)
         self.balance, self.annotations, self.distance = balance, annotations, AttentionDistance()
 

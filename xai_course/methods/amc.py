@@ -67,12 +67,11 @@ def angle(u: Tensor, v: Tensor, *, form: str = "atan2", clip: float = 1e-7) -> T
         (tensor([1.5708, 0.0000]), tensor([1.5708, 0.0045]))
     """
     require(u.shape == v.shape and u.ndim == 2, "u and v must both be [P, p]", tuple(u.shape), tuple(v.shape))
-    if form == "atan2":
-        apart, together = torch.linalg.vector_norm(u - v, dim=1), torch.linalg.vector_norm(u + v, dim=1)
-        return 2 * torch.atan2(apart, together + 1e-15)  # + 1e-15 only matters for two zero rows: no 0/0 behind it
+    require(form in ("atan2", "arccos"), "form must be 'atan2' or 'arccos'", repr(form))
     if form == "arccos":
         return _clipped_arccos((u * v).sum(dim=1), clip)
-    raise ValueError(f"form must be 'atan2' or 'arccos', got {form!r}")
+    apart, together = torch.linalg.vector_norm(u - v, dim=1), torch.linalg.vector_norm(u + v, dim=1)
+    return 2 * torch.atan2(apart, together + 1e-15)  # + 1e-15 only matters for two zero rows: no 0/0 behind it
 
 
 def _clipped_arccos(cosine: Tensor, clip: float) -> Tensor:
@@ -207,11 +206,8 @@ def euclidean_contrastive(
 
 
 def _checked(features: Tensor, classes: Tensor) -> Tensor:
-    if features.ndim != 2 or classes.shape != features.shape[:1] or classes.is_floating_point():
-        raise ValueError(
-            f"features must be [n, p] and classes [n] integer, "
-            f"got {tuple(features.shape)} and {tuple(classes.shape)} {classes.dtype}"
-        )
+    fit = features.ndim == 2 and classes.shape == features.shape[:1] and not classes.is_floating_point()
+    require(fit, "features must be [n, p] and classes [n] integer", tuple(features.shape), classes)
     return features if features.dtype == torch.float64 else features.float()
 
 

@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._require import require
-from ..data.batch import Batch, Dataset, batches
+from ..data.batch import Batch, Dataset
 from ..maps import class_activation_map, enlarge, gap_head, normalise
-from ..measure.looking import Measurable
+from ..measure.looking import Measurable, collect
 from ..nets.convnets import GapClassifier
-from ..nets.modes import device_of, evaluating
 from ..preset import Clock
 
 Losses = dict[str, Tensor]
@@ -153,8 +152,9 @@ def check_labels(labels: Tensor, batch: int, classes: int) -> None:
         ValueError: labels must lie in [0, 3), got -1 to 0
     """
     require(labels.shape == (batch,) and labels.dtype == torch.int64, f"labels must be [{batch}] int64", labels)
-    if batch and labels.device.type == "cpu" and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(f"labels must lie in [0, {classes}), got {int(labels.min())} to {int(labels.max())}")
+    if batch and labels.device.type == "cpu":
+        low, high = int(labels.min()), int(labels.max())
+        require(0 <= low <= high < classes, f"labels must lie in [0, {classes}), got {low} to {high}")
 
 
 def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -206,20 +206,26 @@ class Method(Measurable):
     """
 
     net: nn.Module
+    needs: tuple[str, ...] = ()  # what the network must offer beside its forward pass
+    cure = ""  # where a network that offers it comes from
 
     def __init__(self, net: nn.Module):
         super().__init__()
+        able = all(callable(getattr(net, name, None)) for name in self.needs)
+        require(able, f"net must have {' and '.join(self.needs)}{self.cure}", type(net).__name__)
         self.net = net
-
-    def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
-        raise TypeError(f"{type(self).__name__} defines no losses: override Method.losses")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimiser trains; a group may carry its own ``lr``."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def logits(self, images: Tensor) -> Tensor:
-        """Class scores ``[B, K]`` for evaluation."""
+        """Class scores ``[B, K]`` for evaluation.
+
+        Raises:
+            ValueError: the method makes maps alone (``classifies`` False).
+        """
+        require(self.classifies, f"{type(self).__name__} has no image-level prediction")
         return self.net(images)
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
@@ -227,9 +233,13 @@ class Method(Measurable):
 
         Default: the class activation map of the GAP + linear head, negative evidence cut, divided by its maximum.
         """
-        head, net = gap_head(self.net), cast(GapClassifier, self.net)
-        maps = class_activation_map(net.features(images), head.weight, classes=classes)
+        net = cast(GapClassifier, self.net)
+        maps = class_activation_map(net.features(images), self.class_weights(), classes=classes)
         return normalise(enlarge(maps.relu(), images.shape[-2:]))
+
+    def class_weights(self) -> Tensor:
+        """What makes class maps of features, ``[K, D]``: the weight of the network's linear head."""
+        return gap_head(self.net).weight
 
 
 class CrossEntropy(Method):
@@ -256,16 +266,12 @@ class CrossEntropy(Method):
         yield {"total": classification_loss(self.net(batch.images), batch.labels, self.label_smoothing)}
 
 
-@torch.no_grad()
-def predict(
-    method: Method, data: Dataset, *, size: int = 256, device: torch.device | str | None = None
-) -> tuple[Tensor, Tensor]:
+def predict(method: Method, data: Dataset, *, size: int = 256) -> tuple[Tensor, Tensor]:
     """Logits ``[N, K]`` and labels of a whole data set, in eval mode, on the CPU. Train/eval mode is put back.
 
     Args:
         method: asked for its `Method.logits`.
         data: read in order, in batches of ``size``.
-        device: where the images go; None for where the method is.
 
     Example:
         >>> from xai_course.data.batch import ArrayData
@@ -275,7 +281,5 @@ def predict(
         >>> logits.shape, labels
         (torch.Size([5, 3]), tensor([0, 2, 1, 1, 0]))
     """
-    device = device_of(method) if device is None else device
-    with evaluating(method):
-        pairs = [(method.logits(b.images).float().cpu(), b.labels.cpu()) for b in batches(data, size, device)]
-    return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+    logits, labels = collect(method, data, lambda b: (method.logits(b.images).float(), b.labels), size=size)
+    return logits, labels

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from .._require import require
+
 Loss = Callable[[nn.Module, Any], Tensor]
+VERDICTS = ("reached", "missing", "wrong", "idle")
 STEPS = (1e-6, 1e-5, 1e-7)  # of the finite differences; a kink of a ReLU spoils one step, a wrong gradient all
 DETACHED = "keep the graph of the map: no detach(), .data, item() or no_grad() between the network and the loss"
 FIRST_ORDER = (
@@ -115,18 +118,14 @@ def check_explanation_loss(
         - no gradient at all: keep the graph of the map: no detach(), .data, item() or no_grad() ...
           not in the loss: 4.bias
     """
-    names = {name for name, _ in net.named_modules()} | {name for name, _ in net.named_parameters()}
-    if unknown := [name for name in reach if name not in names]:
-        raise ValueError(f"reach must name modules or parameters of the network, got {unknown}")
+    unknown = set(reach) - {name for name, _ in [*net.named_modules(), *net.named_parameters()]}
+    require(not unknown, "reach must name modules or parameters of the network", sorted(unknown))
     probe = _Probe(net, loss, batch, seed)
     value, gradients = probe.differentiate()
     if not math.isfinite(value):
         return ExplanationLossReport(value, (), (), (), (), (f"the loss is {value}: {ZERO_SUM}",))
     verdicts = {name: probe.verdict(name, g, value, directions, tolerance) for name, g in gradients.items()}
-    reached, missing, wrong, idle = (
-        tuple(name for name, verdict in verdicts.items() if verdict == kind)
-        for kind in ("reached", "missing", "wrong", "idle")
-    )
+    reached, missing, wrong, idle = (tuple(name for name, v in verdicts.items() if v == kind) for kind in VERDICTS)
     problems = [*_gradient_problems(reached, missing, wrong), *_reach_problems(reach, reached), *probe.dead_problems()]
     return ExplanationLossReport(value, reached, missing, wrong, idle, tuple(problems))
 
@@ -156,8 +155,8 @@ class _Probe:
         self.batch = tree_map(_double, batch)
         self.generator = torch.Generator().manual_seed(seed)
         self.parameters = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
-        if not self.parameters:
-            raise ValueError(f"net must have parameters that require a gradient, got {type(net).__name__} without any")
+        kind = type(net).__name__
+        require(self.parameters, f"net must have parameters that require a gradient, got {kind} without any")
         with torch.no_grad():
             for p in self.parameters.values():
                 p.add_(1e-2 * p.square().mean().sqrt().clamp_min(0.1) * self.direction(p))
@@ -176,11 +175,10 @@ class _Probe:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(self.seed)
             value = self.loss(self.net, self.batch)
-        if not isinstance(value, Tensor) or value.ndim:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"loss must return a scalar tensor, got {got}")
-        if value.dtype != torch.float64:
-            raise ValueError(f"loss must keep the network's float64 when checked, got {value.dtype}: drop its .float()")
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        require(got == (), "loss must return a scalar tensor", got)
+        kept = value.dtype == torch.float64
+        require(kept, f"loss must keep the network's float64 when checked, got {value.dtype}: drop its .float()")
         return value
 
     def differentiate(self) -> tuple[float, dict[str, Tensor | None]]:

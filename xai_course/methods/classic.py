@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from .._require import require
 from ..data.batch import Batch
-from ..maps import class_activation_map, enlarge, gap_head, normalise
+from ..maps import class_activation_map, gap_head
+from ..measure.minmax import conditional_entropy
 from ..nets.convnets import GapClassifier
 from ..preset import Clock
 from .base import FunctionCriterion, Losses, Method, check_labels, classification_loss, full_precision, reduced, wide
@@ -61,8 +62,8 @@ def class_balanced_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
         >>> class_balanced_weights(torch.tensor([500, 500])), class_balanced_weights(torch.tensor([10, 1000]), 0.99)
         (tensor([1., 1.]), tensor([1.8254, 0.1746]))
     """
-    if not 0 <= beta < 1 or not (counts >= 1).all():
-        raise ValueError(f"counts must be at least 1 and beta in [0, 1), got {counts.tolist()} and {beta}")
+    sound = 0 <= beta < 1 and (counts >= 1).all()
+    require(sound, "counts must be at least 1 and beta in [0, 1)", counts.tolist(), beta)
     weight = (1 - beta) / (1 - beta ** counts.double())
     return (weight / weight.sum() * len(counts)).float()
 
@@ -117,8 +118,7 @@ def negative_entropy(logits: Tensor, reduction: str = "mean") -> Tensor:
         >>> negative_entropy(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), reduction="none")
         tensor([-0.6931, -0.3653])
     """
-    log_p = F.log_softmax(wide(logits), dim=1)
-    return reduced((log_p.exp() * log_p).sum(dim=1), reduction)
+    return reduced(-conditional_entropy(logits), reduction)
 
 
 class FocalLoss(FunctionCriterion, of=focal_loss):
@@ -302,10 +302,8 @@ class AngularMargin(Method):
     def logits(self, images: Tensor) -> Tensor:
         return self.margin_loss.get_logits(self.net.embed(images))
 
-    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
-        weight = F.normalize(self.margin_loss.W.T, dim=1)
-        maps = class_activation_map(self.net.features(images), weight, classes=classes).relu()
-        return normalise(enlarge(maps, images.shape[-2:]))
+    def class_weights(self) -> Tensor:
+        return F.normalize(self.margin_loss.W.T, dim=1)
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         with full_precision(features := wide(self.net.embed(batch.images))):  # the library mixes in float32 weights

@@ -10,6 +10,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from .._require import require
 from ..data.batch import Batch
 from ..preset import Clock
 from .base import Losses, Method
@@ -46,8 +47,7 @@ class Combined(Method):
 
     def __init__(self, net: nn.Module, parts: Sequence[Callable[..., Method]]):
         super().__init__(net)
-        if len(parts) < 2:
-            raise ValueError(f"parts must be at least two methods, got {len(parts)}")
+        require(len(parts) >= 2, "parts must be at least two methods", len(parts))
         self.parts = nn.ModuleList(strengthened(part, net, len(parts)) for part in parts)
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
@@ -70,10 +70,9 @@ def strengthened(part: Callable[..., Method], net: nn.Module, factor: float) -> 
         0.2
     """
     method = part(net)
-    name = next((name for name in STRENGTHS if hasattr(method, name)), None)
-    if name is None:
-        raise ValueError(f"parts must have one of {', '.join(STRENGTHS)}, got {type(method).__name__}")
-    return part(net, **{name: factor * getattr(method, name)})
+    own = [name for name in STRENGTHS if hasattr(method, name)]
+    require(own, f"parts must have one of {', '.join(STRENGTHS)}", type(method).__name__)
+    return part(net, **{own[0]: factor * getattr(method, own[0])})
 
 
 class Decision(nn.Module):

@@ -6,6 +6,7 @@ CVPR 2019.
 
 from torch import Tensor
 
+from .._require import require
 from .base import FunctionCriterion, reduced, wide
 
 
@@ -26,11 +27,9 @@ def attention_consistency(maps: Tensor, flipped_maps: Tensor, reduction: str = "
         >>> attention_consistency(maps, maps.flip(-1)), attention_consistency(maps, maps)
         (tensor(0.), tensor(6.))
     """
-    if maps.shape != flipped_maps.shape or maps.ndim not in (3, 4) or not len(maps):
-        raise ValueError(
-            "maps and flipped_maps must both be [B, K, h, w] or [B, h, w] with B > 0, "
-            f"got {tuple(maps.shape)} and {tuple(flipped_maps.shape)}"
-        )
+    fit, wanted = maps.shape == flipped_maps.shape and maps.ndim in (3, 4) and len(maps), "[B, K, h, w] or [B, h, w]"
+    got = tuple(maps.shape), tuple(flipped_maps.shape)
+    require(fit, f"maps and flipped_maps must both be {wanted} with B > 0", *got)
     return reduced((wide(flipped_maps) - wide(maps).flip(-1)).square(), reduction)
 
 

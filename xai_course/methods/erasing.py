@@ -68,8 +68,8 @@ class Erasing:
             "statistics": ("all", "first"),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+            own = getattr(self, name)
+            require(own in allowed, f"{name} must be one of {', '.join(allowed)}", repr(own))
 
 
 class Step(NamedTuple):

@@ -38,8 +38,7 @@ def normalised_shares(maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor
         >>> shares.tolist(), dead.tolist()
         ([[[0.25, 0.75]], [[0.0, 0.0]]], [False, True])
     """
-    unit = unit_mass(enlarge(wide(maps), size))
-    return unit.maps, unit.dead
+    return unit_mass(enlarge(wide(maps), size))
 
 
 def peak_maps(maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -115,18 +114,17 @@ class ExplanationLoss(Criterion):
     def look(self, maps: Tensor | Sequence[Tensor], masks: Tensor) -> Focus:
         """The loss, the unweighted mean of each layer's term, and the share of each layer's maps that are dead."""
         layers = [maps] if isinstance(maps, Tensor) else list(maps)
-        if not layers or any(each.ndim != 3 or not len(each) or len(each) != len(layers[0]) for each in layers):
-            got = [tuple(each.shape) for each in layers]
-            raise ValueError(f"maps must be one or more [B, h, w] with one B >= 1, got {got}")
+        shapes = [tuple(each.shape) for each in layers]
+        fit = layers and all(len(s) == 3 and s[0] == shapes[0][0] >= 1 for s in shapes)
+        require(fit, "maps must be one or more [B, h, w] with one B >= 1", shapes)
         check_masks(masks, len(layers[0]))
         weights = self._layer_weights(layers, masks.shape[1:])
         with full_precision(masks):
             costs, dead = zip(*(self._term(self._checked(each), masks) for each in layers))
             first, *others = [w * reduced(cost, self.reduction) for w, cost in zip(weights, costs)]
             loss = sum(others, first)
-        return Focus(
-            loss, torch.stack([c.mean() for c in costs]).detach(), torch.stack([d.float().mean() for d in dead])
-        )
+        of_layers = torch.stack([cost.mean() for cost in costs]).detach()
+        return Focus(loss, of_layers, torch.stack([share.float().mean() for share in dead]))
 
     def _term(self, maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         if maps.shape == masks.shape or not maps.requires_grad:
@@ -144,20 +142,15 @@ class ExplanationLoss(Criterion):
             return maps
         if maps.device.type != "cpu":
             return maps.masked_fill(maps < 0, torch.nan)
-        if maps.detach().min() < 0:
-            raise ValueError(
-                f"maps must be >= 0 for {type(self).__name__}, got values down to {maps.min():.3g}: "
-                "relu=True cuts negative evidence"
-            )
+        low, kind = maps.min().item(), type(self).__name__
+        got = f"got values down to {low:.3g}: relu=True cuts negative evidence"
+        require(not low < 0, f"maps must be >= 0 for {kind}, {got}")
         return maps
 
     def _layer_weights(self, maps: Sequence[Tensor], size: Sequence[int]) -> Sequence[float]:
         if self.weights is None:
             return squared_strides(maps, size) if self.strided else [1.0] * len(maps)
-        if len(self.weights) != len(maps) or not all(w >= 0 for w in self.weights):
-            raise ValueError(
-                f"weights must hold one number per layer ({len(maps)}), each >= 0, got {tuple(self.weights)}"
-            )
+        check_weights(self.weights, len(maps))
         return self.weights
 
 
@@ -174,6 +167,16 @@ def squared_strides(maps: Sequence[Tensor], size: Sequence[int]) -> list[float]:
     return [size[0] * size[1] / (each.shape[1] * each.shape[2]) for each in maps]
 
 
+def check_weights(weights: Sequence[float], layers: int) -> None:
+    """Refuses other than one number >= 0 for each layer.
+
+    Example:
+        >>> check_weights((1.0, 2.0), layers=2)
+    """
+    fit = len(weights) == layers and all(w >= 0 for w in weights)
+    require(fit, f"weights must hold one number per layer ({layers}), each >= 0", tuple(weights))
+
+
 def check_masks(masks: Tensor, batch: int) -> None:
     """Raises ValueError unless ``masks`` is ``[batch, H, W]`` within [0, 1] (values are read on the CPU only).
 
@@ -182,8 +185,7 @@ def check_masks(masks: Tensor, batch: int) -> None:
         Traceback (most recent call last):
         ValueError: masks must lie in [0, 1], got values from 2 to 2
     """
-    if masks.ndim != 3 or len(masks) != batch or not masks.numel():
-        raise ValueError(f"masks must be [{batch}, H, W], got {tuple(masks.shape)}")
+    require(masks.ndim == 3 and len(masks) == batch and masks.numel(), f"masks must be [{batch}, H, W]", masks)
     if masks.device.type != "cpu" or masks.dtype == torch.bool:  # elsewhere the look would stall the device
         return
     low, high = masks.min().item(), masks.max().item()

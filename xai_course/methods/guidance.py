@@ -108,8 +108,7 @@ class L1(ExplanationLoss):
         0.4167 = (1/6 + 2/6 + 1 + 1/6) / 4
     """
 
-    def prepare(self, maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        return peak_maps(maps, size)
+    prepare = staticmethod(peak_maps)
 
     def cost(self, maps: Tensor, masks: Tensor) -> Tensor:
         return (masks - maps).abs().mean(dim=(1, 2))
@@ -128,8 +127,7 @@ class PPCE(ExplanationLoss):
         0.4055 = log(6/4)
     """
 
-    def prepare(self, maps: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        return peak_maps(maps, size)
+    prepare = staticmethod(peak_maps)
 
     def cost(self, maps: Tensor, masks: Tensor) -> Tensor:
         logs = torch.where(maps <= 0, torch.full_like(maps, -100.0), maps.clamp_min(1e-12).log())  # NaN stays
@@ -167,8 +165,7 @@ class RRR(ExplanationLoss):
         maps = enlarge(wide(maps), size)
         return maps, maps.abs().amax(dim=(1, 2)) <= 1e-20
 
-    def cost(self, maps: Tensor, masks: Tensor) -> Tensor:
-        return (maps * (1 - masks)).square().sum(dim=(1, 2))
+    cost = RelevantFocus.cost
 
 
 def right_reasons(logits: Tensor, images: Tensor, masks: Tensor) -> Tensor:
@@ -246,8 +243,7 @@ def as_criterion(penalty: str | ExplanationLoss, weights: Sequence[float] | None
         RRR(weights=(1.0, 2.0), relu=False, reduction='mean', peak=True)
     """
     if isinstance(penalty, ExplanationLoss):
-        if weights is not None:
-            raise ValueError(f"weights must be given to the criterion itself, got {tuple(weights)} beside {penalty}")
+        require(weights is None, f"weights must be given to the criterion itself, got {weights} beside {penalty}")
         return penalty
     require(penalty in FAMILY, f"penalty must be one of {', '.join(FAMILY)} or an ExplanationLoss", repr(penalty))
     return FAMILY[penalty](weights=weights)

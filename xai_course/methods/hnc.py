@@ -160,13 +160,12 @@ def weighted_sigmoid_cross_entropy(
         >>> weighted_sigmoid_cross_entropy(logits, targets, torch.zeros(2))  # (e + 1) / 2 log 2
         tensor(1.2887)
     """
-    if logits.ndim != 2 or not len(logits) or targets.shape != logits.shape or positive_rate.shape != logits.shape[1:]:
-        raise ValueError(
-            "logits and targets must be [B, n] with B > 0 and positive_rate [n], "
-            f"got {tuple(logits.shape)}, {tuple(targets.shape)} and {tuple(positive_rate.shape)}"
-        )
-    if positive_rate.device.type == "cpu" and not ((positive_rate >= 0) & (positive_rate <= 1)).all():
-        raise ValueError(f"positive_rate must lie in [0, 1], got {positive_rate.min():.3g}..{positive_rate.max():.3g}")
+    shapes = [tuple(each.shape) for each in (logits, targets, positive_rate)]
+    fit = logits.ndim == 2 and len(logits) and shapes[0] == shapes[1] and shapes[0][1:] == shapes[2]
+    require(fit, "logits and targets must be [B, n] with B > 0 and positive_rate [n]", *shapes)
+    if positive_rate.device.type == "cpu":
+        low, high = positive_rate.min().item(), positive_rate.max().item()
+        require(0 <= low <= high <= 1, f"positive_rate must lie in [0, 1], got {low:.3g}..{high:.3g}")
     logits = wide(logits)
     targets, rate = targets.to(logits.dtype), positive_rate.to(logits.dtype)
     weight = torch.where(targets > 0.5, (1 - rate).exp(), rate.exp())
@@ -341,8 +340,7 @@ def check_gap_linear(net: nn.Module, images: Tensor, tolerance: float = 1e-3) ->
     head, seen = gap_head(net), cast(GapClassifier, net)
     with evaluating(net), full_precision(images):
         logits, pooled = net(images), head(seen.features(images).mean(dim=(2, 3)))
-    if logits.shape != pooled.shape or not (logits - pooled).abs().max() <= tolerance * logits.abs().max():
-        raise ValueError(
-            f"net must be global average pooling and one linear layer: {type(net).__name__} returns other logits than "
-            "head(features.mean((2, 3))), so its class activation maps do not explain them"
-        )
+    equal = logits.shape == pooled.shape and (logits - pooled).abs().max() <= tolerance * logits.abs().max()
+    other = f"{type(net).__name__} returns other logits than head(features.mean((2, 3)))"
+    so = "so its class activation maps do not explain them"
+    require(equal, f"net must be global average pooling and one linear layer: {other}, {so}")

@@ -7,6 +7,7 @@ Shi et al., "Loss-Based Attention for Interpreting Image-Level Prediction of Con
 joins them. Networks trained with it, and the heads it is compared with, are in `patch_heads`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,12 @@ from torch import Tensor
 from .._require import require
 from .base import Criterion, reduced, wide
 
-NORMS = ("l2", "relu", "softplus", "centred")
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {  # what is done to logits before their length is taken
+    "l2": lambda logits: logits,
+    "relu": F.relu,
+    "softplus": F.softplus,
+    "centred": lambda logits: logits - logits.mean(-1, keepdim=True),
+}
 
 # --- Eqs. 1-3: the image's loss --------------------------------------------------------------------------------------
 
@@ -53,14 +59,11 @@ def image_loss(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tenso
 
 
 def _one_label_each(labels: Tensor, images: int, classes: int) -> bool:
-    if labels.shape == (images,) and labels.dtype == torch.int64:
-        return True
-    if labels.shape == (images, classes) and labels.is_floating_point():
-        return False
-    raise ValueError(
-        f"labels must be [{images}] int64 (one class each) or [{images}, {classes}] float (multi-hot), "
-        f"got {tuple(labels.shape)} {labels.dtype}"
-    )
+    one = labels.shape == (images,) and labels.dtype == torch.int64
+    several = labels.shape == (images, classes) and labels.is_floating_point()
+    wanted = f"[{images}] int64 (one class each) or [{images}, {classes}] float (multi-hot)"
+    require(one or several, f"labels must be {wanted}", labels)
+    return one
 
 
 # --- Eqs. 4-6: weights -----------------------------------------------------------------------------------------------
@@ -85,15 +88,9 @@ def patch_lengths(logits: Tensor, norm: str = "l2") -> Tensor:
         >>> patch_lengths(torch.tensor([[3.0, -4.0], [0.0, 1.0]])), patch_lengths(torch.tensor([[3.0, -4.0]]), "relu")
         (tensor([5., 1.]), tensor([3.]))
     """
-    if logits.ndim < 2 or norm not in NORMS:
-        raise ValueError(f"expected logits [..., M, K] and norm in {NORMS}, got {tuple(logits.shape)} and {norm!r}")
-    values = wide(logits)
-    if norm == "relu":
-        values = values.relu()
-    elif norm == "softplus":
-        values = F.softplus(values)
-    elif norm == "centred":
-        values = values - values.mean(-1, keepdim=True)
+    known = logits.ndim >= 2 and norm in NORMS
+    require(known, f"expected logits [..., M, K] and norm in {tuple(NORMS)}", tuple(logits.shape), repr(norm))
+    values = NORMS[norm](wide(logits))
     unit = _unit(values)
     return torch.linalg.vector_norm(values / unit, dim=-1) * unit.squeeze(-1)
 
@@ -299,10 +296,8 @@ def patch_loss(
         >>> patch_loss(torch.full((1, 2), 0.5), p, t), patch_loss(torch.tensor([[1.0, 0.0]]), p, t)
         (tensor(1.1269), tensor(0.1269))
     """
-    if logits.ndim != 3 or weights.shape != logits.shape[:2]:
-        raise ValueError(
-            f"expected weights [B, M] for logits [B, M, K], got {tuple(weights.shape)}, {tuple(logits.shape)}"
-        )
+    fit = logits.ndim == 3 and weights.shape == logits.shape[:2]
+    require(fit, "expected weights [B, M] for logits [B, M, K]", tuple(weights.shape), tuple(logits.shape))
     logits = wide(logits)
     if _one_label_each(labels, len(logits), logits.shape[-1]):
         each = F.cross_entropy(logits.transpose(1, 2), labels.unsqueeze(1).expand(weights.shape), reduction="none")
@@ -347,10 +342,9 @@ class LossBasedAttention(Criterion):
         reduction: str = "mean",
         capsules: str = "sum",
     ):
-        if not 0 <= cutoff <= 1 or not balance >= 0:
-            raise ValueError(f"cutoff (xi) must lie in [0, 1] and balance be >= 0, got {cutoff} and {balance}")
-        if capsules not in ("sum", "attended") or norm not in NORMS:
-            raise ValueError(f"expected capsules sum|attended and norm in {NORMS}, got {capsules!r} and {norm!r}")
+        inside, known = 0 <= cutoff <= 1 and balance >= 0, capsules in ("sum", "attended") and norm in NORMS
+        require(inside, "cutoff (xi) must lie in [0, 1] and balance be >= 0", cutoff, balance)
+        require(known, f"expected capsules sum|attended and norm in {tuple(NORMS)}", repr(capsules), repr(norm))
         super().__init__(
             cutoff=cutoff, balance=balance, norm=norm, detach=detach, reduction=reduction, capsules=capsules
         )

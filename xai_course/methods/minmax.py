@@ -20,7 +20,7 @@ from ..measure.minmax import conditional_entropy
 from ..nets.role_norm import frozen_statistics
 from ..nets.wildcat import LocaliserClassifier
 from ..preset import Clock
-from .base import Criterion, Losses, Method, reduced, wide
+from .base import Criterion, Losses, Method, check_labels, reduced, wide
 from .erasing import Erasing, Step, erase
 
 # --- Eq. 1-9: what the classifier must say --------------------------------------------------------------------------
@@ -53,8 +53,8 @@ def split_image(images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         >>> split_image(torch.tensor([[[[1.0, -1.0]]]]), torch.tensor([[[[1.0, 0.25]]]]))
         (tensor([[[[ 1.0000, -0.2500]]]]), tensor([[[[ 0.0000, -0.7500]]]]))
     """
-    if mask.shape != (images.shape[0], 1, *images.shape[2:]):
-        raise ValueError(f"mask must be [B, 1, H, W] for images {tuple(images.shape)}, got {tuple(mask.shape)}")
+    fit = mask.shape == (images.shape[0], 1, *images.shape[2:])
+    require(fit, f"mask must be [B, 1, H, W] for images {tuple(images.shape)}", tuple(mask.shape))
     return images * mask, images * (1 - mask)
 
 
@@ -79,10 +79,7 @@ def decided_loss(logits: Tensor, labels: Tensor, reduction: str = "none") -> Ten
         tensor([0.0181, 4.0181])
     """
     _check_classes(logits)
-    if labels.ndim != 1 or labels.dtype != torch.int64 or len(labels) != len(logits):
-        raise ValueError(
-            f"labels must be [B={len(logits)}] int64, one class each, got {tuple(labels.shape)} {labels.dtype}"
-        )
+    check_labels(labels, *logits.shape)
     return reduced(F.cross_entropy(wide(logits), labels, reduction="none"), reduction)
 
 
@@ -105,8 +102,8 @@ def undecided_loss(logits: Tensor, reduction: str = "none") -> Tensor:
 
 
 def _check_classes(logits: Tensor) -> None:
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ValueError(f"logits must be [B, c] with c >= 2 (one class is never undecided), got {tuple(logits.shape)}")
+    fit = logits.ndim == 2 and logits.shape[1] >= 2
+    require(fit, "logits must be [B, c] with c >= 2 (one class is never undecided)", tuple(logits.shape))
 
 
 class MinMaxEntropy(Criterion):
@@ -142,8 +139,8 @@ def combined_map(maps: Tensor, logits: Tensor) -> Tensor:
         >>> combined_map(torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]]), torch.tensor([[3.0, 1.0]]).log())
         tensor([[[[0.7500, 0.2500]]]])
     """
-    if maps.shape[:2] != logits.shape:
-        raise ValueError(f"maps must be [B, c, h, w] for logits {tuple(logits.shape)}, got {tuple(maps.shape)}")
+    fit = maps.shape[:2] == logits.shape
+    require(fit, f"maps must be [B, c, h, w] for logits {tuple(logits.shape)}", tuple(maps.shape))
     return torch.einsum("bk,bkhw->bhw", logits.softmax(dim=1), maps).unsqueeze(1)
 
 
@@ -250,6 +247,8 @@ class MinMax(Method):
     """
 
     net: LocaliserClassifier
+    needs = ("locate", "classify")
+    cure = ": LocaliserClassifier(trunk, minmax_head(D, K), minmax_head(D, K)), trunk [B, 3, H, W] -> [B, D, h, w]"
 
     def __init__(
         self,
@@ -259,11 +258,6 @@ class MinMax(Method):
         classifier_scale: float = 1.0,
     ):
         require(0 < classifier_scale <= 1, "classifier_scale must lie in (0, 1]", classifier_scale)
-        if not (hasattr(net, "locate") and hasattr(net, "classify")):
-            raise ValueError(
-                "net must have locate and classify: LocaliserClassifier(trunk, minmax_head(D, K), minmax_head(D, K)) "
-                f"with a trunk [B, 3, H, W] -> [B, D, h, w], got {type(net).__name__}"
-            )
         super().__init__(net)
         self.rule, self.erasing, self.classifier_scale = mask or MaskRule(), erasing, classifier_scale
 
@@ -333,9 +327,7 @@ class MinMax(Method):
         # two calls, not one of a doubled batch: BatchNorm would mix the statistics of X+ and X-
         inside_logits, outside_logits = self.judge(inside), self.judge(outside, role=2)
         decided, undecided = decided_loss(inside_logits, labels), undecided_loss(outside_logits)
-        if weight is not None:
-            decided, undecided = decided * weight, undecided * weight
-        decided, undecided = reduced(decided), reduced(undecided)
+        decided, undecided = (reduced(loss if weight is None else loss * weight) for loss in (decided, undecided))
         gap = math.log(outside_logits.shape[1]) - reduced(conditional_entropy(outside_logits.detach()))
         terms = {name: value for step in attached for name, value in step.items()}
         terms |= {"decided": decided, "undecided": undecided, "entropy_gap": gap, "total": decided + undecided}

@@ -46,8 +46,8 @@ def topk_negatives(logits: Tensor, positives: Tensor, keep_top: int) -> tuple[Te
     require(logits.ndim == 2, "logits must be [B, n]", tuple(logits.shape))
     batch, n = logits.shape
     require(keep_top >= 1, "keep_top must be at least 1", keep_top)
-    if positives.shape not in ((batch,), (batch, n)):
-        raise ValueError(f"positives must be [{batch}] or [{batch}, {n}], got {tuple(positives.shape)}")
+    fit = positives.shape in ((batch,), (batch, n))
+    require(fit, f"positives must be [{batch}] or [{batch}, {n}]", tuple(positives.shape))
     if positives.ndim == 1:
         check_labels(positives, batch, n)
         positives = F.one_hot(positives, n)

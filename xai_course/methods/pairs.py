@@ -36,8 +36,8 @@ def contrastive(distance: Tensor, same: Tensor, margin: float) -> Tensor:
         >>> contrastive(torch.tensor([2.0, 2.0, 0.5]), torch.tensor([True, False, False]), margin=1.0)
         tensor([4.0000, 0.0000, 0.2500])
     """
-    if same.shape != distance.shape or same.dtype != torch.bool:
-        raise ValueError(f"same must be {tuple(distance.shape)} bool, got {tuple(same.shape)} {same.dtype}")
+    fit = same.shape == distance.shape and same.dtype == torch.bool
+    require(fit, f"same must be {tuple(distance.shape)} bool", same)
     require(margin > 0, "margin must be positive", margin)
     return torch.where(same, distance, (margin - distance).clamp_min(0)).square()
 
@@ -96,11 +96,11 @@ def pair_up(rows: Tensor, pairing: str | int = "halves") -> tuple[Tensor, Tensor
     if pairing == "all":
         i, j = torch.triu_indices(n, n, offset=1, device=rows.device)
         return rows[i], rows[j]
-    if isinstance(pairing, int) and pairing >= 1:
-        shifts = range(1, 1 + min(pairing, max(0, n - 1) // 2))
-        left = rows.repeat(len(shifts), *[1] * (rows.ndim - 1))
-        return left, torch.cat([rows[:0]] + [rows.roll(-s, 0) for s in shifts])
-    raise ValueError(f"pairing must be 'halves', 'all' or a positive int, got {pairing!r}")
+    steps = pairing if isinstance(pairing, int) else 0
+    require(steps >= 1, "pairing must be 'halves', 'all' or a positive int", repr(pairing))
+    shifts = range(1, 1 + min(steps, max(0, n - 1) // 2))
+    left = rows.repeat(len(shifts), *[1] * (rows.ndim - 1))
+    return left, torch.cat([rows[:0]] + [rows.roll(-s, 0) for s in shifts])
 
 
 def upper_triangle(table: Tensor) -> Tensor:
@@ -136,8 +136,8 @@ def reduced_pairs(losses: Tensor, rows: Tensor, reduction: str = "mean") -> Tens
     total = losses.sum() / max(1, len(rows)) if reduction == "batch" else reduced(losses, reduction)
     if not len(losses) and reduction != "none":
         total = 0 * rows.sum()
-    if total.device.type == "cpu" and not total.isfinite().all():
-        raise ValueError("features must be finite and shorter than the root of the largest number, got NaN or infinity")
+    sound = total.device.type != "cpu" or total.isfinite().all()
+    require(sound, "features must be finite and shorter than the root of the largest number, got NaN or infinity")
     return total
 
 
@@ -172,6 +172,7 @@ class PairMethod(Method):
     name: str  # of the pair term
     criterion: type[Criterion]
     net: GapClassifier
+    needs, cure = ("embed", "head"), ": xai_course.nets.adapters.gap_classifier(net) gives a foreign network both"
 
     def __init__(
         self,
@@ -185,14 +186,9 @@ class PairMethod(Method):
         **options: Any,
     ):
         super().__init__(net)
-        if not (callable(getattr(net, "embed", None)) and callable(getattr(net, "head", None))):
-            raise ValueError(
-                f"net must offer embed(images) and head(features), got {type(net).__name__}: "
-                "xai_course.nets.adapters.gap_classifier(net) gives a foreign network both"
-            )
         require(pair_labels in ("pred", "true"), "pair_labels must be 'pred' or 'true'", repr(pair_labels))
-        if options.get("reduction") == "none":
-            raise ValueError("reduction must give a scalar to train with ('mean', 'sum' or 'batch'), got 'none'")
+        scalar = options.get("reduction") != "none"
+        require(scalar, "reduction must give a scalar to train with ('mean', 'sum' or 'batch'), got 'none'")
         require(balance >= 0 and w_max >= 0, "balance and w_max must not be negative", balance, w_max)
         self.balance, self.w_max, self.pair_labels = balance, w_max, pair_labels
         self.ramp, self.start_epoch = ramp, start_epoch
@@ -211,9 +207,5 @@ class PairMethod(Method):
         answer = classification_loss(logits, batch.labels)
         pairs = self.pair_loss(features, classes)
         dead = (features.detach().norm(dim=1) < SHORTEST).sum().float()
-        yield {
-            "classification": answer,
-            self.name: pairs,
-            "zero_features": dead,
-            "total": answer + self.weight(clock) * pairs,
-        }
+        total = answer + self.weight(clock) * pairs
+        yield {"classification": answer, self.name: pairs, "zero_features": dead, "total": total}

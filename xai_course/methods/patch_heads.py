@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from .._require import require
 from ..data.batch import Batch
 from ..maps import normalise
+from ..measure.patches import Attends
 from ..nets.capsules import CapsuleNet, RoutingNet
 from ..nets.patch_nets import MapPatches, PatchNet, patches_of
 from ..preset import Clock, gaussian_ramp_up
 from .base import Losses, Method, reduced, wide
 from .loss_attention import Attended, LossBasedAttention, attended_logits, image_loss, patch_loss
 
+#: Arguments of `LossAttention` as in the released convolutional code (its capsules share the ramp, not the cut).
 OFFICIAL = {"cut_by": "map", "ramp_steepness": 5.0, "zero_first": True}
-"""Arguments of `LossAttention` as in the released convolutional code (its capsules share the ramp, not the cut)."""
 
 
-class PatchMethod(Method):
+class PatchMethod(Method, Attends):
     r"""A network of patches, a rule that weighs them, and :math:`L = L_{image} + \gamma(\tau) L_{patch}` (Eqs. 9, 10).
 
     Args:
@@ -69,9 +70,6 @@ class PatchMethod(Method):
         require(balance >= 0 and 0 <= ramp <= 1, "balance must not be negative and ramp lie in [0, 1]", balance, ramp)
         self.balance, self.ramp, self.ramp_steepness, self.zero_first = balance, ramp, ramp_steepness, zero_first
         self.detach_alpha, self.select_above = detach_alpha, select_above
-
-    def attend(self, images: Tensor) -> Attended:
-        raise TypeError(f"{type(self).__name__} weighs nothing: override PatchMethod.attend")
 
     def gamma(self, clock: Clock) -> float:
         r""":math:`\gamma(\tau)` in the clock's epoch."""
@@ -283,8 +281,8 @@ def dynamic_routing(votes: Tensor, iterations: int = 3) -> Tensor:
         >>> dynamic_routing(votes).norm(dim=2)
         tensor([[0.9376, 0.0000]])
     """
-    if votes.ndim != 4 or iterations < 1:
-        raise ValueError(f"votes must be [B, N, K, D] and iterations >= 1, got {tuple(votes.shape)} and {iterations}")
+    fit = votes.ndim == 4 and iterations >= 1
+    require(fit, "votes must be [B, N, K, D] and iterations >= 1", tuple(votes.shape), iterations)
     votes = wide(votes)
     fixed = votes.detach()
     agreement = votes.new_zeros(votes.shape[:3])
@@ -344,9 +342,9 @@ class DynamicRouting(Method):
     """
 
     net: RoutingNet
+    needs, cure = ("votes",), ", as capsule_net(..., routing=True) has"
 
     def __init__(self, net: RoutingNet, iterations: int = 3):
-        require(hasattr(net, "votes"), "net must have votes, as capsule_net(..., routing=True) has", type(net).__name__)
         super().__init__(net)
         self.iterations = iterations
 

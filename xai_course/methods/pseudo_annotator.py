@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .._require import require
 from ..data.batch import Batch, Dataset, Splits, batches, fingerprint
 from ..data.files import save_whole
+from ..measure.looking import masks_of
 from ..nets.modes import device_of
 from ..nets.pix2pix import UNetGenerator, initialise, patch_discriminator
 
@@ -50,10 +52,9 @@ class Pix2Pix:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if self.size % 2**self.downs:
-            raise ValueError(f"size must be a multiple of 2**downs = {2**self.downs}, got {self.size}")
-        if self.batch_size < 1 or self.iterations < 0:
-            raise ValueError(f"batch_size >= 1 and iterations >= 0, got {self.batch_size} and {self.iterations}")
+        require(self.size % 2**self.downs == 0, f"size must be a multiple of 2**downs = {2**self.downs}", self.size)
+        enough = self.batch_size >= 1 and self.iterations >= 0
+        require(enough, "batch_size must be >= 1 and iterations >= 0", self.batch_size, self.iterations)
 
 
 class PseudoAnnotator(nn.Module):
@@ -108,8 +109,8 @@ def choose_annotated(labels: Tensor, per_class: int | None, seed: int = 0) -> Te
         >>> choose_annotated(torch.tensor([0, 0, 0, 1]), per_class=1).sum()
         tensor(2)
     """
-    if labels.ndim != 1 or (per_class is not None and per_class < 0):
-        raise ValueError(f"labels must be [N] and per_class >= 0 or None, got {tuple(labels.shape)} and {per_class}")
+    fit = labels.ndim == 1 and (per_class is None or per_class >= 0)
+    require(fit, "labels must be [N] and per_class >= 0 or None", tuple(labels.shape), per_class)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
     for label in labels.unique():
@@ -138,17 +139,14 @@ def train_annotator(images: Tensor, masks: Tensor, preset: Pix2Pix = Pix2Pix(), 
         >>> train_annotator(images, masks, plan)(images).shape
         torch.Size([2, 8, 8])
     """
-    if not len(images) or masks.shape != images[:, 0].shape:
-        raise ValueError(
-            f"masks must be [N, H, W] with N > 0, got {tuple(masks.shape)} for images {tuple(images.shape)}"
-        )
+    fit = len(images) and masks.shape == images[:, 0].shape
+    require(fit, f"masks must be [N, H, W] with N > 0 for images {tuple(images.shape)}", tuple(masks.shape))
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(seed)
-        generator = initialise(UNetGenerator(images.shape[1], 1, downs=preset.downs, width=preset.width))
-        judge = initialise(
-            patch_discriminator(images.shape[1] + 1, width=preset.width, layers=preset.discriminator_layers)
-        )
-        generator, judge = generator.to(images.device), judge.to(images.device)
+        channels, width = images.shape[1], preset.width
+        generator = initialise(UNetGenerator(channels, 1, downs=preset.downs, width=width)).to(images.device)
+        judges = patch_discriminator(channels + 1, width=width, layers=preset.discriminator_layers)
+        judge = initialise(judges).to(images.device)
         optimisers = [torch.optim.Adam(m.parameters(), preset.lr, preset.betas) for m in (generator, judge)]
         for _ in range(preset.iterations):
             x, s = draw_pairs(images, masks, preset)
@@ -235,20 +233,19 @@ def annotator_for(
         Traceback (most recent call last):
         ValueError: annotated must mark at least one of 2 images, got 0 marks
     """
-    if len(annotated) != len(data) or not annotated.any():
-        raise ValueError(f"annotated must mark at least one of {len(data)} images, got {int(annotated.sum())} marks")
+    fit = len(annotated) == len(data) and annotated.any()
+    require(fit, f"annotated must mark at least one of {len(data)} images, got {int(annotated.sum())} marks")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pairs = data.__getitems__(annotated.nonzero().flatten().tolist()).to(device)
-    if pairs.masks is None:
-        raise ValueError("masks must be given for annotated images, got a data set without masks")
-    key = fingerprint(VERSION, pairs.images, pairs.masks, preset, seed)
+    masks = masks_of(pairs)
+    key = fingerprint(VERSION, pairs.images, masks, preset, seed)
     path = None if cache is None else Path(cache) / f"annotator-{key}.pt"
     if path is not None and path.exists():
         generator = UNetGenerator(pairs.images.shape[1], 1, downs=preset.downs, width=preset.width)
         with contextlib.suppress(Exception):  # a damaged file is no file: torch.load has a dozen ways to say so
             generator.load_state_dict(torch.load(path, map_location=device, weights_only=True))
             return PseudoAnnotator(generator.to(device), preset.size)
-    annotator = train_annotator(pairs.images, pairs.masks, preset, seed)
+    annotator = train_annotator(pairs.images, masks, preset, seed)
     if path is not None:
         save_whole(path, annotator.generator.state_dict(), "set XAI_COURSE_CACHE to another folder")
     return annotator
@@ -258,26 +255,22 @@ class MixedAnnotations:
     """Algorithm 1's choice for each image: its own mask where it is annotated (Eq. 3), else the generated one (Eq. 4).
 
     Args:
-        annotator: G.
         annotated: ``[N]`` bool over the training set, looked up by ``batch.index``.
-        drawn: ``[N, H, W]`` of `draw_all` to save the generator's forward passes.
+        drawn: ``[N, H, W]`` uint8 of `draw_all`: what the generator G makes of each image.
 
     Raises:
         ValueError: on call, an annotated image comes without its mask.
     """
 
-    def __init__(self, annotator: PseudoAnnotator, annotated: Tensor, drawn: Tensor | None = None):
-        self.annotator, self.annotated, self.drawn = annotator, annotated, drawn
+    def __init__(self, annotated: Tensor, drawn: Tensor):
+        self.annotated, self.drawn = annotated, drawn
 
     def __call__(self, batch: Batch) -> Tensor:
         index = batch.index.to(self.annotated.device)
         own = self.annotated[index].to(batch.images.device)
         if batch.masks is None and own.any():
             raise ValueError(f"masks must be given for annotated images, got none for {int(own.sum())} of them")
-        if self.drawn is not None:
-            drawn = self.drawn[index].to(batch.images.device).float().div_(255)
-        else:
-            drawn = self.annotator.to(batch.images.device)(batch.images)
+        drawn = self.drawn[index].to(batch.images.device).float().div_(255)
         return drawn if batch.masks is None else torch.where(own[:, None, None], batch.masks.to(drawn.dtype), drawn)
 
 
@@ -331,7 +324,7 @@ def with_pseudo_annotations(
     labels = torch.cat([batch.labels for batch in batches(splits.train)])
     annotated = choose_annotated(labels, per_class, seed)
     annotator = annotator_for(splits.train, annotated, preset, seed=seed, cache=cache)
-    rule = MixedAnnotations(annotator, annotated, draw_all(annotator, splits.train))
+    rule = MixedAnnotations(annotated, draw_all(annotator, splits.train))
     identity = fingerprint(splits.fingerprint, per_class, preset, seed, VERSION)
     return splits._replace(train=Annotated(splits.train, rule), fingerprint=identity)
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from .._require import require
 from ..data.batch import Batch
 from ..maps import BATCH_NORM, GradCam, enlarge, grad_cam, normalise
+from ..maps.hooks import find_layers
+from ..measure.looking import masks_of
 from ..preset import Clock
 from .base import Losses, Method, classification_loss
-from .explanation_loss import ExplanationLoss, Focus
+from .explanation_loss import ExplanationLoss, Focus, check_weights
 from .guidance import as_criterion
 
 PAPER_WEIGHTS = (15.0, 60.0, 250.0, 1000.0)  # Section 4.2, ResNet-50's layer1..layer4 at 224 pixels
@@ -64,9 +66,7 @@ def own_masks(batch: Batch) -> Tensor:
         >>> own_masks(batch)
         tensor([[[1., 0.]]])
     """
-    if batch.masks is None:
-        raise ValueError("masks must be [B, H, W] for ReFF, got None: use a data set with masks or a pseudo-annotator")
-    return batch.masks.float()
+    return masks_of(batch).float()
 
 
 class ReFF(Method):
@@ -111,7 +111,11 @@ class ReFF(Method):
         batch_norm: str = "keep",
     ):
         super().__init__(net)
-        check_options(net, layers, weights, balance, ramp, batch_norm)
+        find_layers(net, layers)
+        if weights is not None:
+            check_weights(weights, len(layers))
+        require(balance >= 0 and 0 <= ramp <= 1, "balance must be >= 0 and ramp lie in [0, 1]", balance, ramp)
+        require(batch_norm in BATCH_NORM, f"batch_norm must be one of {BATCH_NORM}", repr(batch_norm))
         self.layers, self.weights, self.balance, self.penalty = tuple(layers), weights, balance, str(penalty)
         self.criterion = as_criterion(penalty, weights)
         require(self.criterion.reduction != "none", "the penalty's reduction must be mean or sum", self.criterion)
@@ -125,12 +129,9 @@ class ReFF(Method):
         """
         require(batch.labels.ndim == 1, "labels must be [B] int64 for ReFF", tuple(batch.labels.shape))
         relevant = self.annotations(batch)
-        if self.batch_norm == "keep":
-            maps, logits = self.cams(batch, "keep")
-        else:
-            logits = self.net(batch.images)
-            maps, _ = self.cams(batch, "frozen")
-        return self.criterion.look(maps, relevant), logits
+        answers = self.net(batch.images) if self.batch_norm == "frozen" else None
+        maps, logits = self.cams(batch, self.batch_norm)
+        return self.criterion.look(maps, relevant), logits if answers is None else answers
 
     def cams(self, batch: Batch, batch_norm: str) -> GradCam:
         """Grad-CAM of the true classes at all layers, differentiable; and the logits of the same forward.
@@ -138,15 +139,7 @@ class ReFF(Method):
         Raises:
             ValueError: the logits carry no gradient (an argmax, a detach, a rounding on the way).
         """
-        try:
-            return grad_cam(self.net, batch.images, batch.labels, self.layers, create_graph=True, batch_norm=batch_norm)
-        except RuntimeError as error:
-            if "does not require grad" not in str(error):
-                raise
-            kind = type(self.net).__name__
-            raise ValueError(
-                f"net must lead to its logits by differentiable operations, got {kind}: {error}"
-            ) from error
+        return grad_cam(self.net, batch.images, batch.labels, self.layers, create_graph=True, batch_norm=batch_norm)
 
     def current_balance(self, clock: Clock) -> float:
         """:math:`\\lambda` at this step: the ramp, then constant."""
@@ -164,23 +157,3 @@ class ReFF(Method):
         """Grad-CAM of the last named layer for ``classes [B]``: ``[B, H, W]`` in [0, 1]."""
         maps, _ = grad_cam(self.net, images, classes, self.layers[-1:])
         return normalise(enlarge(maps[0], images.shape[-2:]))
-
-
-def check_options(
-    net: nn.Module, layers: Sequence[str], weights: Sequence[float] | None, balance: float, ramp: float, batch_norm: str
-) -> None:
-    """Raises ValueError naming the first option of `ReFF` that is out of range.
-
-    Example:
-        >>> check_options(nn.Sequential(nn.ReLU()), ["0"], None, balance=-1.0, ramp=0.0, batch_norm="keep")
-        Traceback (most recent call last):
-        ValueError: balance must be >= 0 and ramp lie in [0, 1], got -1.0 and 0.0
-    """
-    inner = net.module if isinstance(net, nn.parallel.DistributedDataParallel) else net
-    valid = [name for name, _ in inner.named_modules() if name]
-    unknown = [name for name in layers if name not in valid]
-    require(not unknown and layers, f"layers must name modules of the network ({', '.join(valid)})", list(layers))
-    if weights is not None and (len(weights) != len(layers) or min(weights) < 0):
-        raise ValueError(f"weights must hold {len(layers)} numbers >= 0, one per layer, got {tuple(weights)}")
-    require(balance >= 0 and 0 <= ramp <= 1, "balance must be >= 0 and ramp lie in [0, 1]", balance, ramp)
-    require(batch_norm in BATCH_NORM, f"batch_norm must be one of {BATCH_NORM}", repr(batch_norm))

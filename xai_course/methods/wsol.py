@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from .._require import require
 from ..data.batch import Batch
+from ..measure.looking import masks_of
 from ..measure.trivial import centre_box, coin, whole_image
-from ..nets.unet import UNet
 from ..nets.wildcat import Localiser
 from ..preset import Clock
 from .base import Losses, Method
@@ -37,10 +37,7 @@ class PooledMaps(Method):
     """
 
     net: Localiser
-
-    def __init__(self, net: Localiser):
-        require(hasattr(net, "locate"), "net must have locate: Localiser(trunk, HEADS[...](D, K))", type(net).__name__)
-        super().__init__(net)
+    needs, cure = ("locate",), ": Localiser(trunk, HEADS[...](D, K))"
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         yield {"total": decided_loss(self.logits(batch.images), batch.labels, "mean")}
@@ -65,19 +62,10 @@ class FullSupervision(Method):
 
     classifies = False
 
-    def __init__(self, net: UNet):
-        super().__init__(net)
-
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
-        if batch.masks is None:
-            raise ValueError("batch.masks must be given for full supervision, got None")
-        logits = self.net(scaled(batch.images))[:, 0]
-        if batch.masks.shape != logits.shape:
-            raise ValueError(f"batch.masks must be {tuple(logits.shape)}, got {tuple(batch.masks.shape)}")
-        yield {"total": F.binary_cross_entropy_with_logits(logits, batch.masks.to(logits.dtype))}
-
-    def logits(self, images: Tensor) -> Tensor:
-        raise ValueError("a U-Net has no image-level prediction (N/A in the paper's Table 1)")
+        logits, masks = self.net(scaled(batch.images))[:, 0], masks_of(batch)
+        require(masks.shape == logits.shape, f"masks must be {tuple(logits.shape)}", tuple(masks.shape))
+        yield {"total": F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype))}
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         return self.net(scaled(images)).sigmoid()[:, 0]
@@ -108,9 +96,6 @@ class TrivialMask(Method):
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         yield {"total": 0 * self.nothing}
-
-    def logits(self, images: Tensor) -> Tensor:
-        raise ValueError("a trivial mask has no image-level prediction (N/A in the paper's Table 1)")
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         return MASKS[self.kind](images)
