@@ -10,6 +10,7 @@ from .._require import require
 from ..data.batch import Batch
 from ..measure.looking import masks_of
 from ..measure.trivial import centre_box, coin, whole_image
+from ..nets.unet import UNet
 from ..nets.wildcat import Localiser
 from ..preset import Clock
 from .base import Losses, Method
@@ -60,6 +61,7 @@ class FullSupervision(Method):
         [['total']]
     """
 
+    net: UNet
     classifies = False
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
