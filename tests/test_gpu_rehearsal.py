@@ -237,7 +237,7 @@ def data_job(root: str) -> None:
 
     from xai_course.data.archives import Archive
     from xai_course.data.folders import FolderData, Item
-    from xai_course.data.textured_mnist import Textures, TexturedMnist
+    from xai_course.data.textured_mnist import TexturedMnist, Textures
 
     gpu.install()
     rng, g = np.random.default_rng(0), torch.Generator().manual_seed(0)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._require import require
 from .batch import ArrayData, Splits, fingerprint
 from .knobs import in_range
 
@@ -58,8 +59,7 @@ def symmetric_noise(labels: Tensor, rate: float, classes: int, *, seed: int = 0,
     if labels.ndim == 2:
         flipped = 1 - labels if exclude_true else (coins[..., 1] < 0.5).to(labels.dtype)
     elif exclude_true:
-        if classes < 2:
-            raise ValueError(f"classes must be at least 2 to draw a wrong one, got {classes}")
+        require(classes >= 2, "classes must be at least 2 to draw a wrong one", classes)
         flipped = (labels + 1 + (coins[..., 1] * (classes - 1)).long()) % classes
     else:
         flipped = (coins[..., 1] * classes).long()
@@ -88,8 +88,7 @@ def asymmetric_noise(
         [1, 2, 0]
     """
     in_range(0, 1, rate=rate)
-    if labels.ndim != 1:
-        raise ValueError(f"labels must be [N] int64 (a flip needs one class per image), got {tuple(labels.shape)}")
+    require(labels.ndim == 1, "labels must be [N] int64 (a flip needs one class per image)", tuple(labels.shape))
     _check_labels(labels, classes)
     target = torch.arange(classes)
     for source, wrong in (pairs if pairs is not None else {c: (c + 1) % classes for c in range(classes)}).items():

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .._require import require
 from .batch import ArrayData, Batch, Splits, fingerprint
 from .files import Root
 from .folders import FolderData
@@ -136,9 +137,7 @@ class TexturedMnist:
         masks, images = self._masks(batch.images, draws[:, :2]), _empty((len(at), 3, side, side), batch.images.device)
         for image, mask, behind, texture, u in zip(images, masks, outside, inside, draws):
             background, digit = self.textures.crop(behind, u[6:9], side), self.textures.crop(texture, u[9:], side)
-            image.copy_(background + mask * (digit - background)).div_(
-                255
-            )  # bytes wrap around: exact, faster than where
+            image.copy_(background + mask * (digit - background)).div_(255)  # bytes wrap around: exact
         return Batch(images, batch.labels, masks, batch.index)
 
     def _masks(self, digits: Tensor, u: np.ndarray) -> Tensor:
@@ -235,8 +234,7 @@ def texture_tables(classes: Sequence[str]) -> tuple[list[int], list[int], list[i
         >>> digits[:3], len(every)
         ([10, 11, 12], 10)
     """
-    if len(classes) < 10:
-        raise ValueError(f"textures must have at least 10 classes, got {len(classes)}")
+    require(len(classes) >= 10, "textures must have at least 10 classes", len(classes))
     if set(DIGIT_TEXTURES) <= set(classes) and len(classes) >= 20:
         inside = [classes.index(name) for name in DIGIT_TEXTURES]
         outside = [k for k in range(len(classes)) if k not in inside]
@@ -248,11 +246,7 @@ def texture_tables(classes: Sequence[str]) -> tuple[list[int], list[int], list[i
 
 
 def _check(canvas: int, digit_size: int, position: str, zoom: float) -> None:
-    if canvas < 28:
-        raise ValueError(f"canvas must be at least 28 pixels, got {canvas}")
-    if not 8 <= digit_size <= canvas:
-        raise ValueError(f"digit_size must be in [8, {canvas}] pixels, got {digit_size}")
-    if position not in ("random", "centre"):
-        raise ValueError(f'position must be "random" or "centre", got {position!r}')
-    if not zoom > 0:
-        raise ValueError(f"zoom must be above 0, got {zoom}")
+    require(canvas >= 28, "canvas must be at least 28 pixels", canvas)
+    require(8 <= digit_size <= canvas, f"digit_size must be in [8, {canvas}] pixels", digit_size)
+    require(position in ("random", "centre"), 'position must be "random" or "centre"', repr(position))
+    require(zoom > 0, "zoom must be above 0", zoom)

@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .._require import require
 from .convnets import GapClassifier, conv
 from .modes import evaluating, seeded
 from .patch_backbones import (
@@ -254,8 +255,7 @@ class MapPatches(PatchGeometry, nn.Module):
         Raises:
             ValueError: "rf", which cannot be read off a foreign network, or another word.
         """
-        if geometry != "nominal":
-            raise ValueError(f"geometry must be 'nominal' for a classifier read as patches, got {geometry!r}")
+        require(geometry == "nominal", "geometry must be 'nominal' for a classifier read as patches", repr(geometry))
         (rows, columns), (height, width) = self.map_size(size), size
         y, x = ((torch.arange(n + 1) * side / n).round().long() for n, side in ((rows, height), (columns, width)))
         corners = (x[:-1].repeat(rows), y[:-1].repeat_interleave(columns))
