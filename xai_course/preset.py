@@ -11,18 +11,6 @@ import torch
 
 from ._require import require
 
-__all__ = [
-    "Clock",
-    "GaussianRamps",
-    "Preset",
-    "adam_beta1",
-    "gaussian_ramp_down",
-    "gaussian_ramp_up",
-    "half_precision",
-    "make_optimizer",
-    "make_schedule",
-]
-
 
 class Clock(NamedTuple):
     """Where training stands, for ramps: ``epoch`` in [0, epochs), ``step`` counts all optimiser steps so far.
@@ -164,8 +152,7 @@ class Preset:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        choices = {"optimizer": _OPTIMIZERS, "schedule": _SCHEDULES, "precision": _PRECISIONS}
-        for name, allowed in choices.items():
+        for name, allowed in _CHOICES.items():
             require(
                 getattr(self, name) in allowed, f"{name} must be one of {', '.join(allowed)}", repr(getattr(self, name))
             )
@@ -189,9 +176,11 @@ class Preset:
         require(steps, 'schedule "gaussian_steps" belongs to optimizer "adam"', repr(self.optimizer))
 
 
-_OPTIMIZERS = ("adam", "sgd")
-_PRECISIONS = ("no", "bf16", "fp16", "auto")
-_SCHEDULES = ("constant", "steps", "one_cycle", "cosine", "gaussian_ramps", "gaussian_steps")
+_CHOICES = {
+    "optimizer": ("adam", "sgd"),
+    "schedule": ("constant", "steps", "one_cycle", "cosine", "gaussian_ramps", "gaussian_steps"),
+    "precision": ("no", "bf16", "fp16", "auto"),
+}
 
 
 def half_precision(precision: str, device: torch.device | str = "cpu") -> torch.dtype | None:

@@ -53,10 +53,7 @@ def symmetric_noise(labels: Tensor, rate: float, classes: int, *, seed: int = 0)
     _check_labels(labels, classes)
     coins = _draws(len(labels), 2 * (labels.shape[1] if labels.ndim == 2 else 1), seed).view(*labels.shape, 2)
     hit = coins[..., 0] < rate
-    if labels.ndim == 2:
-        flipped = (coins[..., 1] < 0.5).to(labels.dtype)
-    else:
-        flipped = (coins[..., 1] * classes).long()
+    flipped = (coins[..., 1] < 0.5).to(labels.dtype) if labels.ndim == 2 else (coins[..., 1] * classes).long()
     noisy = torch.where(hit, flipped, labels)
     changed = noisy != labels
     return Noisy(noisy, changed.any(dim=1) if labels.ndim == 2 else changed)
@@ -114,7 +111,7 @@ def with_label_noise(splits: Splits, rate: float, *, kind: str = "symmetric", se
         data, draw = copy.copy(data), 2 * seed + split
         data.labels, data.corrupted = changes[kind](data.labels, rate, len(splits.classes), seed=draw)
         sets.append(data)
-    identity = fingerprint(splits.fingerprint, "label noise", kind, float(rate), None, seed)
+    identity = fingerprint(splits.fingerprint, "label noise", kind, float(rate), None, seed)  # None: as in the records
     return splits._replace(train=sets[0], validation=sets[1], fingerprint=identity)
 
 
