@@ -167,8 +167,7 @@ class _Run:
         self.layout = torch.channels_last if self.preset.channels_last else torch.contiguous_format
         self.method = method.to(self.device).to(memory_format=self.layout).train()
         self.data = data.to(self.device) if self.device.type != "cpu" and hasattr(data, "to") else data
-        workers = min(self.preset.workers, os.cpu_count() or 1)  # more would only wait for each other
-        workers = workers if self.data is data else 0  # a worker has no device
+        workers = min(self.preset.workers, os.cpu_count() or 1) * (self.data is data)  # a worker has no device
         self.loader = torch.utils.data.DataLoader(
             cast("torch.utils.data.Dataset[Batch]", self.data),
             batch_sampler=self,
