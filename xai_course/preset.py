@@ -11,6 +11,18 @@ import torch
 
 from ._require import require
 
+__all__ = [
+    "Clock",
+    "GaussianRamps",
+    "Preset",
+    "adam_beta1",
+    "gaussian_ramp_down",
+    "gaussian_ramp_up",
+    "half_precision",
+    "make_optimizer",
+    "make_schedule",
+]
+
 
 class Clock(NamedTuple):
     """Where training stands, for ramps: ``epoch`` in [0, epochs), ``step`` counts all optimiser steps so far.
