@@ -6,7 +6,8 @@ and
 - an operation on tensors of two devices raises, as do a generator of the wrong device, ``numpy()``, and a matrix
   product or a convolution of whole numbers;
 - ``STALLS`` counts by place in the package where the host waits for the device (a number read, a mask as index, a copy
-  to the host), ``UPLOADS`` where something is copied to the device;
+  to the host), ``UPLOADS`` where something is copied to the device, ``PAGEABLE`` the uploads from memory that is not
+  pinned, for which the host waits too;
 - the device has its own random stream, whose state has 16 bytes (seed and offset), unlike a CPU's;
 - autocast keeps in float32 what CUDA's list keeps there, and refuses what CUDA refuses;
 - with ``float64=False`` no double can exist on the device, as on Apple's.
@@ -32,6 +33,7 @@ from torch.utils._pytree import tree_map
 
 STALLS: Counter[str] = Counter()
 UPLOADS: Counter[str] = Counter()
+PAGEABLE: Counter[str] = Counter()
 DEVICE = torch.device("cuda", 0)
 HostGenerator = torch.Generator
 OPTIONS = {"float64": True}
@@ -331,6 +333,10 @@ class _Front(TorchFunctionMode):
         if args and isinstance(args[0], torch.Tensor) and not isinstance(args[0], CudaTensor):
             if func is torch.Tensor.cuda:
                 return self.up(args[0])
+            if func is torch.Tensor.pin_memory:
+                pinned = args[0].clone()
+                pinned.pinned = True
+                return pinned
             if func is torch.Tensor.to:
                 device, rest = _destination(args[1:], kwargs)
                 if is_cuda(device):
@@ -350,6 +356,7 @@ class _Front(TorchFunctionMode):
     @staticmethod
     def up(tensor):
         UPLOADS[place()] += 1
+        PAGEABLE[place()] += not getattr(tensor, "pinned", False)
         return _Up.apply(tensor)
 
     @staticmethod

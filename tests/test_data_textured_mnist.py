@@ -81,13 +81,37 @@ def slow_item(split, k: int):
 def test_against_the_slow_version(photos, numbers):
     splits = build(photos, p=0.5, q=0.5, canvas=32, digit_size=28)
     for split in splits[1:4]:
-        batch, plan = split.__getitems__([3, 0, 7]), split.plan([3, 0, 7])
+        batch, plan = split.__getitems__([3, 0, 7]), split.plan
         for row, k in enumerate((3, 0, 7)):
             image, mask, background, texture = slow_item(split, k)
-            torch.testing.assert_close(batch.images[row], image)
+            assert torch.equal(batch.images[row], image)
             assert torch.equal(batch.masks[row], mask)
-            assert (plan["background"][row], plan["texture"][row]) == (background, texture)
+            assert (plan["background"][k], plan["texture"][k]) == (background, texture)
         assert torch.equal(batch.labels, split.digits.labels[[3, 0, 7]]) and batch.index.tolist() == [3, 0, 7]
+
+
+@pytest.mark.parametrize(("canvas", "knobs"), [(64, {}), (40, {"digit_size": 20, "p": 0.5, "position": "centre"})])
+def test_a_batch_is_what_one_image_at_a_time_gives(numbers, tmp_path, canvas, knobs):
+    """Photos of noise: every pixel says where it was cut."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "val", "test"):
+        for k in range(10):
+            (tmp_path / part / f"c{k}").mkdir(parents=True)
+            noise = rng.integers(0, 256, (66 + k, 90, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / part / f"c{k}" / "0.png")
+    split = build(dtd("paper", root=tmp_path), canvas=canvas, **knobs).train
+    which = [41, 7, 7, *range(60)]
+    batch = split.__getitems__(which)
+    for row, k in enumerate(which):
+        layers = []
+        for name, u in (("background", split.plan["draws"][k, 6:9]), ("texture", split.plan["draws"][k, 9:])):
+            item = split.textures.data.items[split.textures.by_class[split.plan[name][k]][0]]
+            photo = np.array(Image.open(tmp_path / item.image))
+            y, x = (int(v * (length - canvas + 1)) for v, length in zip(u[1:], photo.shape))
+            layers.append(photo[y : y + canvas, x : x + canvas])
+        pixels = np.where(batch.masks[row].numpy()[..., None], layers[1], layers[0])
+        assert torch.equal(batch.images[row], torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
+    assert batch.images.is_contiguous() and batch.images.dtype == torch.float32
 
 
 def test_same_item_in_any_order_and_company(photos, numbers):
@@ -101,7 +125,7 @@ def test_same_item_in_any_order_and_company(photos, numbers):
 @pytest.mark.parametrize("p", [0.0, 0.2, 1.0])
 def test_p_and_q(photos, numbers, p):
     split = build(photos, p=p, q=1 - p).train
-    plan, labels = split.plan(range(600)), split.digits.labels.numpy()
+    plan, labels = split.plan, split.digits.labels.numpy()
     for found, own, share, n in (
         (plan["background"], np.array(split.tables[0]), p, 10),
         (plan["texture"], np.array(split.tables[1]), 1 - p, 10),
@@ -115,7 +139,7 @@ def test_the_test_split_has_its_own_p(photos, numbers):
     splits = build(photos, p=0.0, q=1.0)
     for split, cued in zip(splits[1:4], (True, True, False)):
         own = np.array(split.tables[0])[split.digits.labels.numpy()]
-        assert ((split.plan(range(len(split)))["background"] == own).mean() == 1) == cued
+        assert ((split.plan["background"] == own).mean() == 1) == cued
 
 
 def test_the_papers_classes_and_the_fallbacks():
@@ -142,9 +166,9 @@ def test_size_and_place(photos, numbers):
 
 def test_small_photos_are_enlarged_and_zoom_shrinks(photos):
     store = Textures(photos.train, 128)
-    assert store.crop(3, (0.9, 0.99, 0.99), 128).shape == (128, 128, 3)
+    assert store.crop(3, (0.9, 0.99, 0.99), 128).shape == (3, 128, 128)
     store = Textures(photos.train, 16, zoom=0.5)
-    assert store.crop(3, (0.0, 0.5, 0.5), 16).shape == (16, 16, 3) and store._photo(0).shape == (33, 35, 3)
+    assert store.crop(3, (0.0, 0.5, 0.5), 16).shape == (3, 16, 16) and store._photo(0).shape == (3, 33, 35)
 
 
 @pytest.mark.parametrize(

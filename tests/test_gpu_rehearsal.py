@@ -223,6 +223,45 @@ def test_every_measure_runs_also_without_float64(part):
     assert "measured" in job("measures_job", part)
 
 
+# --- data that lie on the device --------------------------------------------------------------------------------------
+
+
+def test_data_on_the_device_upload_pinned_indices_and_nothing_else(tmp_path):
+    assert "drawn on the device" in job("data_job", tmp_path)
+
+
+def data_job(root: str) -> None:
+    """A batch of an `ArrayData`, and textured digits rendered on the device as on the host."""
+    import numpy as np
+    from PIL import Image
+
+    from xai_course.data.archives import Archive
+    from xai_course.data.folders import FolderData, Item
+    from xai_course.data.textured_mnist import TexturedMnist, Textures
+
+    gpu.install()
+    rng, g = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    for k in range(10):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(Path(root, f"{k}.png"))
+    photos = FolderData(Archive(root, "GlaS", ""), [Item(f"{k}.png", k) for k in range(10)], size=32, classes=10)
+    digits = ArrayData(torch.randint(256, (16, 1, 28, 28), generator=g, dtype=torch.uint8), torch.arange(16) % 10)
+    tables = (range(10), range(10), range(10))
+    host = TexturedMnist(digits, Textures(photos, 32), tables, 0.5, 0.5, 32, 30, "random", (0, 0))
+    device = host.to("cuda")
+    device.__getitems__(range(16))  # the plan is made, the photos are on the device
+    for data in (digits.to("cuda"), device):
+        for counter in (gpu.UPLOADS, gpu.PAGEABLE, gpu.STALLS):
+            counter.clear()
+        batch = data.__getitems__([3, 1, 15])
+        assert sum(gpu.UPLOADS.values()) == 1 and not +gpu.PAGEABLE and not gpu.STALLS, (gpu.UPLOADS, gpu.STALLS)
+        assert all(part.is_cuda for part in batch if part is not None)
+    expected, found = host.__getitems__([3, 1, 15]), device.__getitems__([3, 1, 15])
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(expected, found))
+    (history,) = fit(CrossEntropy(small_cnn()), host, replace(PLAN, workers=2))  # a worker process has no device
+    assert history["total"] > 0
+    print("drawn on the device")
+
+
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,6 @@ import torch
 from xai_course.data.augment import crop_and_flip
 from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.data.textured_digits import textured_digits
-from xai_course.methods.base import CrossEntropy
 from xai_course.methods.patch_heads import AttentionPooling, LossAttention, MeanPooling, Separate
 from xai_course.nets.convnets import small_cnn
 from xai_course.nets.patch_nets import patch_net
@@ -164,7 +163,6 @@ def test_figures_are_drawn(methods):
     import matplotlib.pyplot as plt
 
     images, objects = torch.rand(2, 3, 32, 32), torch.tensor([[[4, 4, 20, 20]], [[10, 8, 30, 24]]])
-    plain = CrossEntropy(small_cnn(10, seed=0))
     nets = {"small": methods["mean"].net, "VGG11": patch_net_on_meta()}
     figures = [
         show.cut_figure(torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), 0.5),
@@ -175,7 +173,6 @@ def test_figures_are_drawn(methods):
         show.selection_figure(methods, images, objects, level=1.0),
         show.contribution_figure(methods["norm"], images[0], "0123456789"),
         show.field_figure(nets, images[0]),
-        show.heat_figure(plain, methods["norm"], images, torch.tensor([1, 2])),
     ]
     assert all(isinstance(f, plt.Figure) for f in figures) and not plt.get_fignums()
     titles = [axis.get_title() for axis in figures[6].axes]

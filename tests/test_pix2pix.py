@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from xai_course.nets.pix2pix import UNetGenerator, initialise, patch_discriminator, receptive_field
+from xai_course.nets.patch_backbones import field_of
+from xai_course.nets.pix2pix import UNetGenerator, initialise, patch_discriminator
 
 
 def count(net: nn.Module) -> int:
@@ -34,7 +35,7 @@ def test_discriminator_sees_seventy_pixels(side, patches):
     with torch.device("meta"):
         net = patch_discriminator(4)
         assert net(torch.zeros(1, 4, side, side)).shape == (1, 1, patches, patches)
-    assert receptive_field(net) == 70
+    assert field_of(net).size == 70
 
 
 @pytest.mark.parametrize("downs", [6, 7, 8])

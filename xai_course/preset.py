@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ._require import require
+
 __all__ = [
     "Clock",
     "GaussianRamps",
@@ -17,7 +19,6 @@ __all__ = [
     "gaussian_ramp_down",
     "gaussian_ramp_up",
     "half_precision",
-    "learning_rate",
     "make_optimizer",
     "make_schedule",
 ]
@@ -88,21 +89,10 @@ def gaussian_ramp_down(epoch: float, epochs: int = 300, length: float = 50) -> f
         [1.0, 1.0, 0.044, 0.0]
     """
     _not_negative(epoch=epoch, length=length)
-    if epoch > epochs:
-        raise ValueError(f"epoch must not exceed epochs={epochs}, got {epoch}")
+    require(epoch <= epochs, f"epoch must not exceed epochs={epochs}", epoch)
     if length == 0 or epoch < epochs - length:
         return 1.0
     return exp(-12.5 * (1 - (epochs - epoch) / length) ** 2)
-
-
-def learning_rate(epoch: float, *, peak: float = 0.003, epochs: int = 300, up: float = 80, down: float = 50) -> float:
-    r"""Adam's step size :math:`\mathrm{lr}(t) = 0.003\, w(t)\, r(t)` (AMC-Loss, Sec. 3.2).
-
-    Example:
-        >>> [round(learning_rate(t), 5) for t in (0, 80, 275)]
-        [2e-05, 0.003, 0.00013]
-    """
-    return peak * gaussian_ramp_up(epoch, up) * gaussian_ramp_down(epoch, epochs, down)
 
 
 def adam_beta1(epoch: float, *, start: float = 0.9, end: float = 0.5, epochs: int = 300, down: float = 50) -> float:
@@ -118,8 +108,7 @@ def adam_beta1(epoch: float, *, start: float = 0.9, end: float = 0.5, epochs: in
 
 def _not_negative(**arguments: float) -> None:
     for name, value in arguments.items():
-        if value < 0:
-            raise ValueError(f"{name} must not be negative, got {value}")
+        require(value >= 0, f"{name} must not be negative", value)
 
 
 # --- the preset and what it names -------------------------------------------------------------------------------------
@@ -175,34 +164,35 @@ class Preset:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        choices = {"optimizer": _OPTIMIZERS, "schedule": _SCHEDULES, "precision": _PRECISIONS}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name, allowed in _CHOICES.items():
+            require(
+                getattr(self, name) in allowed, f"{name} must be one of {', '.join(allowed)}", repr(getattr(self, name))
+            )
         if self.schedule.endswith("steps") != bool(self.milestones):
             raise ValueError(f'milestones belong to schedule "steps", got {self.milestones} with {self.schedule!r}')
         for name in ("ramp_up", "ramp_down"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share of the epochs in [0, 1], got {getattr(self, name)}")
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name} is a share of the epochs in [0, 1]", value)
         for name in ("epochs", "batch_size", "limit"):
             value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1) and (name, value) != ("limit", None):
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm must be above 0, or None for no limit, got {self.clip_norm}")
-        if list(self.milestones) != sorted(set(self.milestones)) or not all(
-            0 < m < self.epochs for m in self.milestones
-        ):
-            raise ValueError(f"milestones must rise within 1 .. {self.epochs - 1}, got {self.milestones}")
-        if self.nesterov and self.optimizer != "sgd":
-            raise ValueError(f'nesterov belongs to optimizer "sgd", got {self.optimizer!r}')
-        if self.schedule == "gaussian_steps" and self.optimizer != "adam":
-            raise ValueError(f'schedule "gaussian_steps" belongs to optimizer "adam", got {self.optimizer!r}')
+            whole = (isinstance(value, int) and value >= 1) or (name, value) == ("limit", None)
+            require(whole, f"{name} must be a whole number of at least 1", repr(value))
+        limit, stops = self.clip_norm, self.milestones
+        require(limit is None or limit > 0, "clip_norm must be above 0, or None for no limit", limit)
+        rising = list(stops) == sorted({stop for stop in stops if 0 < stop < self.epochs})
+        require(rising, f"milestones must rise within 1 .. {self.epochs - 1}", stops)
+        require(
+            not self.nesterov or self.optimizer == "sgd", 'nesterov belongs to optimizer "sgd"', repr(self.optimizer)
+        )
+        steps = self.schedule != "gaussian_steps" or self.optimizer == "adam"
+        require(steps, 'schedule "gaussian_steps" belongs to optimizer "adam"', repr(self.optimizer))
 
 
-_OPTIMIZERS = ("adam", "sgd")
-_PRECISIONS = ("no", "bf16", "fp16", "auto")
-_SCHEDULES = ("constant", "steps", "one_cycle", "cosine", "gaussian_ramps", "gaussian_steps")
+_CHOICES = {
+    "optimizer": ("adam", "sgd"),
+    "schedule": ("constant", "steps", "one_cycle", "cosine", "gaussian_ramps", "gaussian_steps"),
+    "precision": ("no", "bf16", "fp16", "auto"),
+}
 
 
 def half_precision(precision: str, device: torch.device | str = "cpu") -> torch.dtype | None:

@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .data.batch import ArrayData, Batch, Dataset, fingerprint
+from .data.batch import Batch, Dataset, fingerprint
 from .data.files import save_whole
 from .identity import identity
 from .methods.base import Method
@@ -64,7 +64,7 @@ def fit(
 
     Args:
         method: what to train; see `methods.base.Method`.
-        data: training set; an `ArrayData` is moved to the accelerator as a whole.
+        data: training set; one with a method ``to`` is moved to the accelerator as a whole.
         preset: how to optimise.
         seed: seeds Python, NumPy and torch, and decides the order of the images.
         out: folder for the checkpoint; None keeps nothing. A run killed at any moment and started again with the same
@@ -166,8 +166,8 @@ class _Run:
         """Method and, where it is held in memory, data on the device; and the loader that feeds them."""
         self.layout = torch.channels_last if self.preset.channels_last else torch.contiguous_format
         self.method = method.to(self.device).to(memory_format=self.layout).train()
-        self.data = data.to(self.device) if isinstance(data, ArrayData) and self.device.type != "cpu" else data
-        workers = min(self.preset.workers, os.cpu_count() or 1)  # more would only wait for each other
+        self.data = data.to(self.device) if self.device.type != "cpu" and hasattr(data, "to") else data
+        workers = min(self.preset.workers, os.cpu_count() or 1) * (self.data is data)  # a worker has no device
         self.loader = torch.utils.data.DataLoader(
             cast("torch.utils.data.Dataset[Batch]", self.data),
             batch_sampler=self,

@@ -98,7 +98,9 @@ class ArrayData:
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        at = torch.as_tensor(indices, dtype=torch.int64, device=self.images.device)
+        at = torch.as_tensor(indices, dtype=torch.int64)
+        pinned = self.images.is_cuda and not at.is_cuda  # a copy from pageable memory would wait for the device
+        at = (at.pin_memory() if pinned else at).to(self.images.device, non_blocking=pinned)
         images = self.images[at]
         if images.dtype == torch.uint8:
             images = images.float().div_(255)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._require import require
+
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
     """Smallest box around each mask's True pixels.
@@ -92,8 +94,7 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def _check_boxes(boxes: Tensor, name: str) -> None:
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{name} must be [N, 4] (x0, y0, x1, y1), got {tuple(boxes.shape)}")
+    require(boxes.ndim == 2 and boxes.shape[1] == 4, f"{name} must be [N, 4] (x0, y0, x1, y1)", tuple(boxes.shape))
     wrong = (boxes[:, 2:] < boxes[:, :2]).any(dim=1)
     if wrong.any():
         raise ValueError(f"{name} must have x1 >= x0 and y1 >= y0, got {boxes[wrong][0].tolist()}")

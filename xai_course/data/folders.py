@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._require import require
 from .archives import Archive
 from .batch import ArrayData, Batch, Dataset, Splits, batches, fingerprint
 from .boxes import boxes_to_masks
@@ -140,12 +141,9 @@ class FolderData:
         foreground: Callable[[np.ndarray], np.ndarray] = _any,
         masks: str = "pixels",
     ):
-        if fit not in ("crop", "stretch"):
-            raise ValueError(f'fit must be "crop" or "stretch", got {fit!r}')
-        if masks not in ("pixels", "boxes", "none"):
-            raise ValueError(f'masks must be "pixels", "boxes" or "none", got {masks!r}')
-        if size < 8:
-            raise ValueError(f"size must be at least 8 pixels, got {size}")
+        require(fit in ("crop", "stretch"), 'fit must be "crop" or "stretch"', repr(fit))
+        require(masks in ("pixels", "boxes", "none"), 'masks must be "pixels", "boxes" or "none"', repr(masks))
+        require(size >= 8, "size must be at least 8 pixels", size)
         self.archive, self.items, self.size, self.classes = archive, list(items), size, classes
         self.fit, self.foreground, self.masks = fit, foreground, masks
 
@@ -280,8 +278,7 @@ def hold_out(items: Sequence[Item], fraction: float, seed: int) -> tuple[list[It
         >>> [len(part) for part in hold_out(items, 0.2, seed=0)]
         [8, 2]
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"validation must be a fraction between 0 and 1, got {fraction}")
+    require(0 < fraction < 1, "validation must be a fraction between 0 and 1", fraction)
     rng = np.random.default_rng(seed)
     held: set[int] = set()
     groups: dict[int, list[int]] = {}
@@ -322,8 +319,7 @@ def assemble(
     """
     if len(parts) == 2:
         parts = (*hold_out(parts[0], validation, seed), parts[1])
-    if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    require(preset in PRESETS, f"preset must be one of {', '.join(PRESETS)}", repr(preset))
     options.setdefault("fit", "crop")
     at_most = limit or PRESETS[preset] or [len(part) for part in parts]
     side, kept = size or SIDE[preset], []

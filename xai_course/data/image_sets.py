@@ -23,6 +23,7 @@ from collections import defaultdict
 from pathlib import PurePosixPath
 from typing import Any, Unpack
 
+from .._require import require
 from .archives import Archive, archive
 from .batch import Splits
 from .files import Root
@@ -64,8 +65,7 @@ def coco(
         Traceback (most recent call last):
         ValueError: classes must be 80 or 91, got 90
     """
-    if classes not in (80, 91):
-        raise ValueError(f"classes must be 80 or 91, got {classes!r}")
+    require(classes in (80, 91), "classes must be 80 or 91", repr(classes))
     layout = "train2014/*.jpg, val2014/*.jpg, annotations/instances_train2014.json, annotations/instances_val2014.json"
     where = archive(root, ("coco", "COCO", "coco2014"), "COCO2014", layout, ("annotations",))
     names, train = _coco_items(where, "train2014", classes)

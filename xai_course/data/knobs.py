@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .._require import require
+
 
 def in_range(low: float, high: float, **knobs: float) -> None:
     """Refuse a knob, named as the user names it, that is not within ``[low, high]``.
@@ -15,5 +17,4 @@ def in_range(low: float, high: float, **knobs: float) -> None:
         ValueError: q must be in [0, 1], got 1.5
     """
     for name, value in knobs.items():
-        if not low <= value <= high:
-            raise ValueError(f"{name} must be in [{low}, {high}], got {value!r}")
+        require(low <= value <= high, f"{name} must be in [{low}, {high}]", repr(value))

@@ -8,13 +8,12 @@ of the labels; the circular flip to the next class changes exactly r.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .._require import require
 from .batch import ArrayData, Splits, fingerprint
 from .knobs import in_range
 
@@ -32,7 +31,7 @@ class Noisy(NamedTuple):
     corrupted: Tensor
 
 
-def symmetric_noise(labels: Tensor, rate: float, classes: int, *, seed: int = 0, exclude_true: bool = False) -> Noisy:
+def symmetric_noise(labels: Tensor, rate: float, classes: int, *, seed: int = 0) -> Noisy:
     """Replace each label with probability ``rate`` by one drawn uniformly from all classes.
 
     Args:
@@ -41,7 +40,6 @@ def symmetric_noise(labels: Tensor, rate: float, classes: int, *, seed: int = 0,
         rate: probability in [0, 1] that a label is drawn anew.
         classes: number of classes n (K where labels are ``[N, K]``).
         seed: of a generator of its own; the draw for image i does not depend on how many follow.
-        exclude_true: draw from the n - 1 wrong classes, so that ``rate`` is the fraction really corrupted.
 
     Raises:
         ValueError: a rate outside [0, 1], labels of another shape, dtype or range.
@@ -55,55 +53,36 @@ def symmetric_noise(labels: Tensor, rate: float, classes: int, *, seed: int = 0,
     _check_labels(labels, classes)
     coins = _draws(len(labels), 2 * (labels.shape[1] if labels.ndim == 2 else 1), seed).view(*labels.shape, 2)
     hit = coins[..., 0] < rate
-    if labels.ndim == 2:
-        flipped = 1 - labels if exclude_true else (coins[..., 1] < 0.5).to(labels.dtype)
-    elif exclude_true:
-        if classes < 2:
-            raise ValueError(f"classes must be at least 2 to draw a wrong one, got {classes}")
-        flipped = (labels + 1 + (coins[..., 1] * (classes - 1)).long()) % classes
-    else:
-        flipped = (coins[..., 1] * classes).long()
+    flipped = (coins[..., 1] < 0.5).to(labels.dtype) if labels.ndim == 2 else (coins[..., 1] * classes).long()
     noisy = torch.where(hit, flipped, labels)
     changed = noisy != labels
     return Noisy(noisy, changed.any(dim=1) if labels.ndim == 2 else changed)
 
 
-def asymmetric_noise(
-    labels: Tensor, rate: float, classes: int, *, pairs: Mapping[int, int] | None = None, seed: int = 0
-) -> Noisy:
-    """Flip each label with probability ``rate`` to its one confusable class.
+def asymmetric_noise(labels: Tensor, rate: float, classes: int, *, seed: int = 0) -> Noisy:
+    """Flip each label with probability ``rate`` to the next class, ``c -> (c + 1) mod classes`` (HNC, Section 4.5).
 
     Args:
         labels: ``[N]`` int64 in [0, classes).
         rate: probability in [0, 1] of a flip.
-        pairs: map from class to the class it is mistaken for; classes not in it stay. None: the circular flip
-            ``c -> (c + 1) mod classes`` of HNC Section 4.5.
         seed: as in :func:`symmetric_noise`; the same images are hit for the same seed.
 
     Raises:
-        ValueError: a rate outside [0, 1], labels of another shape, dtype or range, a pair outside the classes.
+        ValueError: a rate outside [0, 1], labels of another shape, dtype or range.
 
     Example:
         >>> asymmetric_noise(torch.tensor([0, 1, 2]), 1.0, classes=3).labels.tolist()
         [1, 2, 0]
     """
     in_range(0, 1, rate=rate)
-    if labels.ndim != 1:
-        raise ValueError(f"labels must be [N] int64 (a flip needs one class per image), got {tuple(labels.shape)}")
+    require(labels.ndim == 1, "labels must be [N] int64 (a flip needs one class per image)", tuple(labels.shape))
     _check_labels(labels, classes)
-    target = torch.arange(classes)
-    for source, wrong in (pairs if pairs is not None else {c: (c + 1) % classes for c in range(classes)}).items():
-        if not (0 <= source < classes and 0 <= wrong < classes):
-            raise ValueError(f"pairs must map classes in [0, {classes}) to each other, got {source} -> {wrong}")
-        target[source] = wrong
     hit = _draws(len(labels), 2, seed)[:, 0] < rate
-    noisy = torch.where(hit, target[labels], labels)
+    noisy = torch.where(hit, (labels + 1) % classes, labels)
     return Noisy(noisy, noisy != labels)
 
 
-def with_label_noise(
-    splits: Splits, rate: float, *, kind: str = "symmetric", pairs: Mapping[int, int] | None = None, seed: int = 0
-) -> Splits:
+def with_label_noise(splits: Splits, rate: float, *, kind: str = "symmetric", seed: int = 0) -> Splits:
     """The same splits with noisy training and validation labels; the test labels stay clean.
 
     Validation is noisy too because in practice it is held out of the same labelled data. Both get the attribute
@@ -111,11 +90,11 @@ def with_label_noise(
 
     Args:
         splits: their train and validation must be :class:`ArrayData`.
-        rate, pairs, seed: as in :func:`symmetric_noise` and :func:`asymmetric_noise`.
+        rate, seed: as in :func:`symmetric_noise` and :func:`asymmetric_noise`.
         kind: "symmetric" or "asymmetric".
 
     Raises:
-        ValueError: another kind, pairs with symmetric noise, a rate outside [0, 1], data not held in memory.
+        ValueError: another kind, a rate outside [0, 1], data not held in memory.
 
     Example:
         >>> one = ArrayData(torch.zeros(6, 1, 8, 8), torch.arange(6) % 2)
@@ -123,17 +102,16 @@ def with_label_noise(
         >>> noisy.train.labels.tolist(), noisy.test.labels.tolist()
         ([1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1])
     """
-    if kind not in ("symmetric", "asymmetric") or (kind == "symmetric" and pairs is not None):
-        raise ValueError(f'kind must be "symmetric" (without pairs) or "asymmetric", got {kind!r}, pairs={pairs!r}')
+    changes = {"symmetric": symmetric_noise, "asymmetric": asymmetric_noise}
+    require(kind in changes, 'kind must be "symmetric" or "asymmetric"', repr(kind))
     sets = []
     for split, data in enumerate((splits.train, splits.validation)):
         if not isinstance(data, ArrayData):
             raise ValueError(f"splits must hold ArrayData to change its labels, got {type(data).__name__}")
         data, draw = copy.copy(data), 2 * seed + split
-        change = symmetric_noise if kind == "symmetric" else partial(asymmetric_noise, pairs=pairs)
-        data.labels, data.corrupted = change(data.labels, rate, len(splits.classes), seed=draw)
+        data.labels, data.corrupted = changes[kind](data.labels, rate, len(splits.classes), seed=draw)
         sets.append(data)
-    identity = fingerprint(splits.fingerprint, "label noise", kind, float(rate), pairs, seed)
+    identity = fingerprint(splits.fingerprint, "label noise", kind, float(rate), None, seed)  # None: as in the records
     return splits._replace(train=sets[0], validation=sets[1], fingerprint=identity)
 
 

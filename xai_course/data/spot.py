@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._require import require
 from .batch import ArrayData, Dataset, Splits, fingerprint
 from .knobs import in_range
 
@@ -36,8 +37,7 @@ def with_spot(splits: Splits, *, size: int = 6, p: float = 0.0, seed: int = 0) -
     in_range(0, 1, p=p)
     sets = splits.train, splits.validation, splits.test
     side = min(_with_masks(splits.train).images.shape[-2:])
-    if size % CELLS or not 0 < size <= side // 2:
-        raise ValueError(f"size must be a multiple of {CELLS} up to {side // 2}, got {size}")
+    require(size % CELLS == 0 and 0 < size <= side // 2, f"size must be a multiple of {CELLS} up to {side // 2}", size)
     generator = torch.Generator().manual_seed(seed)
     classes = len(splits.classes)
     codes = torch.randperm(2 ** (CELLS * CELLS), generator=generator)[:classes]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .._require import require
 from .batch import ArrayData, Splits, fingerprint
 from .boxes import masks_to_boxes
 from .knobs import in_range
@@ -133,8 +134,7 @@ def textured_digits(
         >>> splits.train.images.shape, splits.train.labels.tolist()
         (torch.Size([4, 3, 32, 32]), [9, 5, 7, 1])
     """
-    if preset not in SIZES:
-        raise ValueError(f"preset must be one of {', '.join(SIZES)}, got {preset!r}")
+    require(preset in SIZES, f"preset must be one of {', '.join(SIZES)}", repr(preset))
     sizes = [d if n is None else n for n, d in zip((train, validation, test), SIZES[preset])]
     size = _digit_size(digit_size, canvas, objects)
     knobs = Knobs(canvas, size, p, q, position, contrast, amplitude, chroma, objects)
@@ -272,19 +272,15 @@ def _digit_size(size: int | tuple[float, float] | None, canvas: int, objects: in
 
 
 def _check(knobs: Knobs, tests: Knobs, sizes: list[int], label_noise: float) -> None:
-    if knobs.canvas not in (32, 64):
-        raise ValueError(f"canvas must be 32 or 64 pixels, got {knobs.canvas!r}")
-    if knobs.objects not in (1, 2, 3):
-        raise ValueError(f"objects must be 1, 2 or 3, got {knobs.objects!r}")
+    require(knobs.canvas in (32, 64), "canvas must be 32 or 64 pixels", repr(knobs.canvas))
+    require(knobs.objects in (1, 2, 3), "objects must be 1, 2 or 3", repr(knobs.objects))
     room = knobs.canvas if knobs.objects == 1 else knobs.canvas // 2
     if len(knobs.digit_size) != 2 or not 8 <= knobs.digit_size[0] <= knobs.digit_size[1] <= room:
         raise ValueError(f"digit_size must be 8 <= low <= high <= {room} pixels, got {knobs.digit_size!r}")
-    if knobs.position not in ("random", "centre"):
-        raise ValueError(f'position must be "random" or "centre", got {knobs.position!r}')
+    require(knobs.position in ("random", "centre"), 'position must be "random" or "centre"', repr(knobs.position))
     in_range(0, 1, p=knobs.p, q=knobs.q, p_test=tests.p, q_test=tests.q, label_noise=label_noise)
     in_range(-1, 1, contrast=knobs.contrast)
     in_range(0, 0.5, amplitude=knobs.amplitude)
     in_range(0, 2, chroma=knobs.chroma)
     for name, size in zip(("train", "validation", "test"), sizes):
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1 image, got {size!r}")
+        require(size >= 1, f"{name} must be at least 1 image", repr(size))

@@ -9,12 +9,15 @@ shows the class :math:`b(y)` that belongs to the label, or with probability p a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from .._require import require
 from .batch import ArrayData, Batch, Splits, fingerprint
 from .files import Root
 from .folders import FolderData
@@ -24,6 +27,7 @@ from .vision import Limit, mnist
 
 # f(0) .. f(9), supplement Table 1
 DIGIT_TEXTURES = ("banded", "dotted", "grid", "knitted", "paisley", "scaly", "striped", "veined", "woven", "zigzagged")
+PLANNED = ("background", "texture", "draws")
 
 
 class Textures:
@@ -33,6 +37,7 @@ class Textures:
         data: the texture photos.
         short: photos whose shorter side is below this many pixels are enlarged to it.
         zoom: every photo is first resized by this factor.
+        device: where they are kept.
 
     Example:
         >>> import tempfile, pathlib
@@ -43,28 +48,28 @@ class Textures:
         ...     Image.new("RGB", (40, 30), (200, 100, 0)).save(pathlib.Path(folder, "plain.png"))
         ...     photos = FolderData(Archive(folder, "GlaS", ""), [Item("plain.png", 0)], size=32, classes=1)
         ...     Textures(photos, short=32).crop(0, (0, 0, 0), side=32).shape
-        (32, 32, 3)
+        torch.Size([3, 32, 32])
     """
 
-    def __init__(self, data: FolderData, short: int, zoom: float = 1.0):
-        self.data, self.short, self.zoom = data, short, zoom
+    def __init__(self, data: FolderData, short: int, zoom: float = 1.0, device: torch.device | str = "cpu"):
+        self.data, self.short, self.zoom, self.device = data, short, zoom, device
         self.by_class = [[i for i, item in enumerate(data.items) if item.label == k] for k in range(data.classes)]
-        self._kept: dict[int, np.ndarray] = {}
+        self._kept: dict[int, Tensor] = {}
 
-    def crop(self, label: int, u: Sequence[float], side: int) -> np.ndarray:
-        """``[side, side, 3]`` uint8: photo, row and column chosen by three numbers in [0, 1)."""
+    def crop(self, label: int, u: Sequence[float], side: int) -> Tensor:
+        """A view ``[3, side, side]`` uint8: photo, row and column chosen by three numbers in [0, 1)."""
         rows = self.by_class[label]
         photo = self._photo(rows[int(u[0] * len(rows))])
-        y, x = (int(v * (length - side + 1)) for v, length in zip(u[1:], photo.shape))
-        return photo[y : y + side, x : x + side]
+        y, x = (int(v * (length - side + 1)) for v, length in zip(u[1:], photo.shape[1:]))
+        return photo[:, y : y + side, x : x + side]
 
-    def _photo(self, i: int) -> np.ndarray:
+    def _photo(self, i: int) -> Tensor:
         if i not in self._kept:
             image = self.data.image(i).convert("RGB")
             scale = max(self.zoom, self.short / min(image.size))
             if scale != 1:
                 image = image.resize([max(self.short, round(scale * length)) for length in image.size])
-            self._kept[i] = np.array(image)
+            self._kept[i] = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().to(self.device)
         return self._kept[i]
 
 
@@ -107,11 +112,17 @@ class TexturedMnist:
     def __len__(self) -> int:
         return len(self.digits)
 
-    def plan(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        """What is drawn for each item: classes ``background`` and ``texture [B]``, and the ``draws [B, 12]``."""
-        draws = np.array([np.random.default_rng([*self.stream, int(k)]).random(12) for k in indices]).reshape(-1, 12)
+    def to(self, device: torch.device | str) -> TexturedMnist:
+        """The same split, rendered on ``device``."""
+        store = Textures(self.textures.data, self.textures.short, self.textures.zoom, device)
+        return replace(self, digits=self.digits.to(device), textures=store)
+
+    @cached_property
+    def plan(self) -> dict[str, np.ndarray]:
+        """What is drawn for each item: classes ``background`` and ``texture [N]``, and the ``draws [N, 12]``."""
+        draws = np.array([np.random.default_rng([*self.stream, k]).random(12) for k in range(len(self))])
         own_background, own_texture, backgrounds = map(np.asarray, self.tables)
-        y = self.digits.labels[torch.as_tensor(list(indices), dtype=torch.int64)].numpy()
+        y = self.digits.labels.cpu().numpy()
         any_background = backgrounds[(draws[:, 3] * len(backgrounds)).astype(int)]
         any_texture = own_texture[(draws[:, 5] * 10).astype(int)]
         return {
@@ -121,30 +132,31 @@ class TexturedMnist:
         }
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        plan, batch = self.plan(indices), self.digits.__getitems__(list(indices))
-        masks = self._masks(batch.images, plan["draws"][:, :2])
-        outside = self._crops(plan["background"], plan["draws"][:, 6:9])
-        inside = self._crops(plan["texture"], plan["draws"][:, 9:12])
-        images = torch.where(masks[:, None], inside, outside).float().div_(255)
+        at, side = list(indices), self.canvas
+        batch, (outside, inside, draws) = self.digits.__getitems__(at), (self.plan[key][at] for key in PLANNED)
+        masks, images = self._masks(batch.images, draws[:, :2]), _empty((len(at), 3, side, side), batch.images.device)
+        for image, mask, behind, texture, u in zip(images, masks, outside, inside, draws):
+            background, digit = self.textures.crop(behind, u[6:9], side), self.textures.crop(texture, u[9:], side)
+            image.copy_(background + mask * (digit - background)).div_(255)  # bytes wrap around: exact
         return Batch(images, batch.labels, masks, batch.index)
 
-    def _crops(self, classes: np.ndarray, u: np.ndarray) -> torch.Tensor:
-        crops = [self.textures.crop(int(k), row, self.canvas) for k, row in zip(classes, u)]
-        stacked = np.stack(crops) if crops else np.zeros((0, self.canvas, self.canvas, 3), np.uint8)
-        return torch.from_numpy(stacked).permute(0, 3, 1, 2)
-
-    def _masks(self, digits: torch.Tensor, u: np.ndarray) -> torch.Tensor:
+    def _masks(self, digits: Tensor, u: np.ndarray) -> Tensor:
         """``[B, canvas, canvas]`` bool: the enlarged digits above half their maximum, at their offsets."""
         n, room = self.digit_size, self.canvas - self.digit_size
+        masks = torch.zeros(len(digits), self.canvas, self.canvas, dtype=torch.bool, device=digits.device)
         if not len(digits):
-            return torch.zeros(0, self.canvas, self.canvas, dtype=torch.bool)
+            return masks
         large = F.interpolate(digits, size=(n, n), mode="bilinear", align_corners=False)[:, 0]
         small = large > 0.5 * large.amax((1, 2), keepdim=True)
         offset = np.full((len(digits), 2), room // 2) if self.position == "centre" else (u * (room + 1)).astype(int)
-        masks = torch.zeros(len(digits), self.canvas, self.canvas, dtype=torch.bool)
         for mask, digit, (y, x) in zip(masks, small, offset):
             mask[y : y + n, x : x + n] = digit
         return masks
+
+
+def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Float32 not yet written. NumPy asks the system for large pages, without which most of the time goes into them."""
+    return torch.from_numpy(np.empty(shape, np.float32)) if device.type == "cpu" else torch.empty(shape, device=device)
 
 
 def textured_mnist(
@@ -222,8 +234,7 @@ def texture_tables(classes: Sequence[str]) -> tuple[list[int], list[int], list[i
         >>> digits[:3], len(every)
         ([10, 11, 12], 10)
     """
-    if len(classes) < 10:
-        raise ValueError(f"textures must have at least 10 classes, got {len(classes)}")
+    require(len(classes) >= 10, "textures must have at least 10 classes", len(classes))
     if set(DIGIT_TEXTURES) <= set(classes) and len(classes) >= 20:
         inside = [classes.index(name) for name in DIGIT_TEXTURES]
         outside = [k for k in range(len(classes)) if k not in inside]
@@ -235,11 +246,7 @@ def texture_tables(classes: Sequence[str]) -> tuple[list[int], list[int], list[i
 
 
 def _check(canvas: int, digit_size: int, position: str, zoom: float) -> None:
-    if canvas < 28:
-        raise ValueError(f"canvas must be at least 28 pixels, got {canvas}")
-    if not 8 <= digit_size <= canvas:
-        raise ValueError(f"digit_size must be in [8, {canvas}] pixels, got {digit_size}")
-    if position not in ("random", "centre"):
-        raise ValueError(f'position must be "random" or "centre", got {position!r}')
-    if not zoom > 0:
-        raise ValueError(f"zoom must be above 0, got {zoom}")
+    require(canvas >= 28, "canvas must be at least 28 pixels", canvas)
+    require(8 <= digit_size <= canvas, f"digit_size must be in [8, {canvas}] pixels", digit_size)
+    require(position in ("random", "centre"), 'position must be "random" or "centre"', repr(position))
+    require(zoom > 0, "zoom must be above 0", zoom)

@@ -22,6 +22,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 import torch
 
+from .._require import require
 from .batch import ArrayData, Splits, fingerprint
 from .fetch import DataError, checksum, fetch, source
 from .files import Root, cache_folder, write_atomically
@@ -100,8 +101,7 @@ def cifar100(preset: str = "smoke", *, root: Root = None, labels: str = "fine", 
         Traceback (most recent call last):
         ValueError: labels must be "fine" or "coarse", got 'medium'
     """
-    if labels not in ("fine", "coarse"):
-        raise ValueError(f'labels must be "fine" or "coarse", got {labels!r}')
+    require(labels in ("fine", "coarse"), 'labels must be "fine" or "coarse"', repr(labels))
     train, test, classes = _cifar("CIFAR100", "cifar-100-python.tar.gz", root, labels)
     return _splits(f"CIFAR-100 ({labels})", train, test, classes, preset, **choice)
 
@@ -198,10 +198,8 @@ def _choose(
     n_train: int, n_test: int, preset: str, *, seed: int = 0, validation: int = VALIDATION, limit: Limit = None
 ) -> list[np.ndarray]:
     """Rows of the official training set for train and validation, and of the official test set."""
-    if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-    if not 0 < validation < n_train:
-        raise ValueError(f"validation must be between 1 and {n_train - 1} images, got {validation}")
+    require(preset in PRESETS, f"preset must be one of {', '.join(PRESETS)}", repr(preset))
+    require(0 < validation < n_train, f"validation must be between 1 and {n_train - 1} images", validation)
     at_most = limit or PRESETS[preset] or (n_train, n_train, n_test)
     if len(at_most) != 3 or min(at_most) < 1:
         raise ValueError(f"limit must be three sizes of at least 1 (train, validation, test), got {limit!r}")

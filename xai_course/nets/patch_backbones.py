@@ -268,7 +268,7 @@ def field_of(module: nn.Module, before: Field | None = None) -> Field:
             _single(getattr(module, name, 1)) for name in ("kernel_size", "stride", "padding", "dilation")
         )
         return field.then(dilation * (kernel - 1) + 1, stride, padding)
-    if isinstance(module, (nn.BatchNorm2d, nn.ReLU, nn.Identity, nn.Dropout, Idle)):
+    if isinstance(module, (nn.BatchNorm2d, nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Dropout, Idle)):
         return field
     raise ValueError(f"module must be built of convolutions, pools and pointwise layers, got {type(module).__name__}")
 

@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .._require import require
 from .convnets import GapClassifier, conv
 from .modes import evaluating, seeded
 from .patch_backbones import (
@@ -136,7 +137,24 @@ class PatchConv2d(nn.Conv2d):
         return maps.unflatten(2, [(side + 2 * p - k) // s + 1 for side, k, p, s in sides])
 
 
-class PatchNet(PatchGeometry, GapClassifier):
+class PatchLogits(PatchGeometry, nn.Module):
+    """What a network with ``features`` as a map and a linear ``head`` says of each patch.
+
+    Example:
+        >>> patch_net("small", 4).patch_features(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 36, 48])
+    """
+
+    def patch_features(self, images: Tensor) -> Tensor:
+        """Patch features row by row, ``[B, M, hidden]``: the paper's H."""
+        return cast("GapClassifier", self).features(images).flatten(2).transpose(1, 2)
+
+    def patch_logits(self, images: Tensor) -> Tensor:
+        r"""Logits of each patch, :math:`p_m = h_m\theta`: ``[B, M, K]``; their mean is the network's own answer."""
+        return cast("GapClassifier", self).head(self.patch_features(images))
+
+
+class PatchNet(PatchLogits, GapClassifier):
     """Backbone, Conv 9x9 stride 4 + BN + ReLU, Conv 1x1 + BN + ReLU, linear layer (Sec. IV-A).
 
     A `GapClassifier`: its ``forward`` is mean-pooling, and its class activation maps are its patch logits. What weighs
@@ -181,16 +199,8 @@ class PatchNet(PatchGeometry, GapClassifier):
         self.grid(images.shape[-2:])
         return super().features(images)
 
-    def patch_features(self, images: Tensor) -> Tensor:
-        """Patch features row by row, ``[B, M, hidden]``: the paper's H."""
-        return self.features(images).flatten(2).transpose(1, 2)
 
-    def patch_logits(self, images: Tensor) -> Tensor:
-        r"""Logits of each patch, :math:`p_m = h_m\theta`: ``[B, M, K]``."""
-        return self.head(self.patch_features(images))
-
-
-class MapPatches(PatchGeometry, nn.Module):
+class MapPatches(PatchLogits):
     """A classifier with global average pooling read as a network of patches: each cell of its last map is one.
 
     The patch of a cell is its tile of the image, as where a class activation map is enlarged. What the cell depends on
@@ -230,14 +240,6 @@ class MapPatches(PatchGeometry, nn.Module):
             raise ValueError(f"features must be [B, {self.head.in_features}, h, w], got {tuple(maps.shape)}")
         return maps
 
-    def patch_features(self, images: Tensor) -> Tensor:
-        """Features of each cell, row by row, ``[B, M, D]``."""
-        return self.features(images).flatten(2).transpose(1, 2)
-
-    def patch_logits(self, images: Tensor) -> Tensor:
-        """The head on every cell, ``[B, M, K]``; their mean is the network's own answer."""
-        return self.head(self.patch_features(images))
-
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
@@ -254,8 +256,7 @@ class MapPatches(PatchGeometry, nn.Module):
         Raises:
             ValueError: "rf", which cannot be read off a foreign network, or another word.
         """
-        if geometry != "nominal":
-            raise ValueError(f"geometry must be 'nominal' for a classifier read as patches, got {geometry!r}")
+        require(geometry == "nominal", "geometry must be 'nominal' for a classifier read as patches", repr(geometry))
         (rows, columns), (height, width) = self.map_size(size), size
         y, x = ((torch.arange(n + 1) * side / n).round().long() for n, side in ((rows, height), (columns, width)))
         corners = (x[:-1].repeat(rows), y[:-1].repeat_interleave(columns))

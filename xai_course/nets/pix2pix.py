@@ -4,10 +4,10 @@ Layer by layer as in the authors' PyTorch release: a U-Net generator of 4x4 conv
 PatchGAN discriminator, whose every output sees 70x70 pixels of the input.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
+
+from .._require import require
 
 
 class UNetGenerator(nn.Module):
@@ -33,8 +33,7 @@ class UNetGenerator(nn.Module):
 
     def __init__(self, inputs: int = 3, outputs: int = 1, *, downs: int = 8, width: int = 64, dropout: float = 0.5):
         super().__init__()
-        if downs < 2:
-            raise ValueError(f"downs must be at least 2, got {downs}")
+        require(downs >= 2, "downs must be at least 2", downs)
         self.factor = 2**downs
         sizes = [width * min(2**i, 8) for i in range(downs)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -74,8 +73,8 @@ def patch_discriminator(channels: int = 4, *, width: int = 64, layers: int = 3) 
     Three strided 4x4 convolutions and two with stride 1: 64, 128, 256, 512 and 1 channels, receptive field 70 pixels.
 
     Example:
-        >>> patch_discriminator()(torch.zeros(1, 4, 256, 256)).shape, receptive_field(patch_discriminator())
-        (torch.Size([1, 1, 30, 30]), 70)
+        >>> patch_discriminator()(torch.zeros(1, 4, 256, 256)).shape
+        torch.Size([1, 1, 30, 30])
     """
     steps: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
     size = width
@@ -85,16 +84,6 @@ def patch_discriminator(channels: int = 4, *, width: int = 64, layers: int = 3) 
         steps += [nn.Conv2d(size, wider, 4, stride, 1, bias=False), nn.BatchNorm2d(wider), nn.LeakyReLU(0.2)]
         size = wider
     return nn.Sequential(*steps, nn.Conv2d(size, 1, 4, 1, 1))
-
-
-def receptive_field(net: Sequence[nn.Module] | nn.Sequential) -> int:
-    """Side in pixels of what one output of a chain of convolutions sees: sum of (kernel - 1) times strides so far."""
-    field, jump = 1, 1
-    for layer in net:
-        if isinstance(layer, nn.Conv2d):
-            field += (layer.kernel_size[0] - 1) * layer.dilation[0] * jump
-            jump *= layer.stride[0]
-    return field
 
 
 @torch.no_grad()

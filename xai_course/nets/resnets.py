@@ -1,7 +1,7 @@
 """Residual and densely connected networks: CIFAR ResNets, DenseNet-BC, ResNeXt-29 and torchvision's ResNets.
 
-Each is a `GapClassifier`, so all of them have class activation maps. ``PARAMETERS`` holds the size of each network of
-HNC's tables; the tests compare it with ``count_parameters``.
+Each is a `GapClassifier`, so all of them have class activation maps. The tests hold the size of each network of HNC's
+tables.
 """
 
 from __future__ import annotations
@@ -12,25 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._require import require
 from .convnets import GapClassifier, conv
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 CIFAR: Statistics = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-# (name, classes) -> numbers that training changes, with the 1x1 projection shortcuts of the usual PyTorch CIFAR recipe
-PARAMETERS: dict[tuple[str, int], int] = {
-    ("resnet20", 100): 278_324,
-    ("resnet56", 100): 861_620,
-    ("resnet110", 100): 1_736_564,
-    ("densenet_bc", 100): 800_032,
-    ("resnext29_8x64", 100): 34_518_948,
-    ("resnext29_16x64", 100): 68_247_460,
-    ("resnet50", 200): 23_917_832,
-    ("resnet101", 80): 42_664_080,
-    ("resnet101", 1000): 44_549_160,
-    ("resnet152", 1000): 60_192_808,
-}
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -143,10 +130,8 @@ def cifar_resnet(
         >>> count_parameters(net), net.features(torch.rand(1, 3, 32, 32)).shape
         (278324, torch.Size([1, 64, 8, 8]))
     """
-    if depth < 8 or (depth - 2) % 6:
-        raise ValueError(f"depth must be 6m + 2 with m >= 1, got {depth}")
-    if shortcut not in ("project", "pad"):
-        raise ValueError(f"shortcut must be 'project' or 'pad', got {shortcut!r}")
+    require(depth >= 8 and (depth - 2) % 6 == 0, "depth must be 6m + 2 with m >= 1", depth)
+    require(shortcut in ("project", "pad"), "shortcut must be 'project' or 'pad'", repr(shortcut))
     layers: list[tuple[str, nn.Module]] = [("stem", nn.Sequential(conv(channels, 16, relu=False), nn.ReLU()))]
     for stage, (inputs, width) in enumerate(((16, 16), (16, 32), (32, 64)), start=1):
         blocks = [_basic_block(inputs, width, 1 if stage == 1 else 2, shortcut)]
@@ -196,8 +181,7 @@ def densenet_bc(
         >>> densenet_bc(10, depth=10).features(torch.rand(1, 3, 32, 32)).shape
         torch.Size([1, 27, 8, 8])
     """
-    if depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"depth must be 6m + 4 with m >= 1, got {depth}")
+    require(depth >= 10 and (depth - 4) % 6 == 0, "depth must be 6m + 4 with m >= 1", depth)
     width = 2 * growth
     layers: list[tuple[str, nn.Module]] = [("stem", nn.Conv2d(channels, width, 3, padding=1, bias=False))]
     for stage in (1, 2, 3):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .._require import require
 
 
 class RoleNorm(nn.Module):
@@ -60,8 +61,7 @@ def norms_by_role(net: nn.Module, roles: int = 3) -> nn.Module:
         >>> norms_by_role(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))[1].means.shape
         torch.Size([3, 4])
     """
-    if roles < 2:
-        raise ValueError(f"roles must be at least 2, got {roles}")
+    require(roles >= 2, "roles must be at least 2", roles)
     for name, child in net.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(net, name, RoleNorm(child, roles))
@@ -87,28 +87,13 @@ def in_role(net: nn.Module, role: int) -> Iterator[None]:
     """
     norms = [m for m in net.modules() if isinstance(m, RoleNorm)]
     for norm in norms:
-        if not 0 <= role < len(norm.means):
-            raise ValueError(f"role must be one of 0..{len(norm.means) - 1}, got {role}")
+        require(0 <= role < len(norm.means), f"role must be one of 0..{len(norm.means) - 1}", role)
         norm.role = role
     try:
         yield
     finally:
         for norm in norms:
             norm.role = 0
-
-
-@torch.no_grad()
-def statistics_gap(norm: RoleNorm, role: int) -> float:
-    """How far a role's running means lie from those of role 0, in standard deviations of role 0, root mean square.
-
-    Example:
-        >>> norm = RoleNorm(nn.BatchNorm2d(1), roles=2)
-        >>> norm.means[1] = 3.0
-        >>> statistics_gap(norm, 1)
-        3.0
-    """
-    shift = (norm.means[role] - norm.means[0]) / norm.variances[0].clamp_min(norm.eps).sqrt()
-    return float(shift.square().mean().sqrt())
 
 
 @contextmanager

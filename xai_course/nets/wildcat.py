@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._require import require
 from .convnets import conv, small_cnn
 from .role_norm import in_role
 
@@ -74,8 +75,7 @@ class LsePool(nn.Module):
 
     def __init__(self, sharpness: float = 10.0):
         super().__init__()
-        if sharpness <= 0:
-            raise ValueError(f"sharpness must be positive, got {sharpness}")
+        require(sharpness > 0, "sharpness must be positive", sharpness)
         self.sharpness = sharpness
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -104,8 +104,7 @@ class WildcatPool(nn.Module):
 
     def __init__(self, kmax: int | float = 0.09, kmin: int | float = 0.09, alpha: float = 0.0, dropout: float = 0.0):
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+        require(0 <= dropout < 1, "dropout must lie in [0, 1)", dropout)
         cell_count(kmax, 2**31)
         if kmin != 0:
             cell_count(kmin, 2**31)
@@ -141,10 +140,8 @@ class MapHead(nn.Module):
 
     def __init__(self, inputs: int, classes: int, pool: nn.Module, modalities: int = 1):
         super().__init__()
-        if classes < 2:
-            raise ValueError(f"classes must be at least 2 (with one class nothing is undecidable), got {classes}")
-        if modalities < 1:
-            raise ValueError(f"modalities must be at least 1, got {modalities}")
+        require(classes >= 2, "classes must be at least 2 (with one class nothing is undecidable)", classes)
+        require(modalities >= 1, "modalities must be at least 1", modalities)
         self.conv, self.pool, self.classes = nn.Conv2d(inputs, classes * modalities, 1), pool, classes
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,8 +171,7 @@ class AttentionHead(nn.Module):
 
     def __init__(self, inputs: int, classes: int, hidden: int = 128):
         super().__init__()
-        if classes < 2:
-            raise ValueError(f"classes must be at least 2 (with one class nothing is undecidable), got {classes}")
+        require(classes >= 2, "classes must be at least 2 (with one class nothing is undecidable)", classes)
         self.hidden, self.attention = nn.Conv2d(inputs, hidden, 1), nn.Conv2d(hidden, classes, 1)
         self.score = nn.Linear(inputs, classes)
 
@@ -311,8 +307,7 @@ def small_trunk(width: int = 16, channels: int = 3, reach: int = 33) -> tuple[nn
         >>> trunk(torch.rand(1, 3, 32, 32)).shape[1] == channels
         True
     """
-    if reach not in REACHES:
-        raise ValueError(f"reach must be one of {', '.join(map(str, REACHES))}, got {reach}")
+    require(reach in REACHES, f"reach must be one of {', '.join(map(str, REACHES))}", reach)
     body = cast(nn.Sequential, small_cnn(2, channels=channels, width=width).body)
     return body[: REACHES[reach]], 4 * width
 
@@ -334,8 +329,7 @@ def resnet_trunk(depth: int = 101, *, deep_stem: bool = True, weights: str | Non
         Traceback (most recent call last):
         ValueError: weights fit torchvision's 7x7 stem only: pass deep_stem=False, got weights='DEFAULT'
     """
-    if depth not in (18, 34, 50, 101, 152):
-        raise ValueError(f"depth must be 18, 34, 50, 101 or 152, got {depth}")
+    require(depth in (18, 34, 50, 101, 152), "depth must be 18, 34, 50, 101 or 152", depth)
     if deep_stem and weights is not None:
         raise ValueError(f"weights fit torchvision's 7x7 stem only: pass deep_stem=False, got weights={weights!r}")
     from torchvision import models  # costs seconds to import, so only here

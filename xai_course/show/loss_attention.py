@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..maps import enlarge, grad_cam, normalise
 from ..measure.patches import hull
 from ..methods.loss_attention import attended_logits, image_loss, loss_attention, patch_loss
 from ..methods.patch_heads import PatchMethod
-from .style import CYCLE, MAP_COLOURS, bare, canvas, draw, frame, image_grid
+from .style import CYCLE, MAP_COLOURS, bare, canvas, draw, frame
 
 # --- the rule itself -------------------------------------------------------------------------------------------------
 
@@ -193,21 +192,6 @@ def field_figure(nets: Mapping[str, Any], image: Tensor, patch: int = 14):
             axis.set_title(f"{name}\n{net.field().size} px drawn, {net.field('rf').size} px seen")
         bare(*axes.flat)
     return figure
-
-
-def heat_figure(plain, method: PatchMethod, images: Tensor, classes: Tensor, layer: str = "body.4"):
-    """Fig. 4 for our images: Grad-CAM of the plain network, Loss-Attention's weights, its contributions to the class.
-
-    Args:
-        plain: a `Method` on a network without patches; layer: its Grad-CAM layer; classes: ``[B]``, what is explained.
-    """
-    size = tuple(images.shape[-2:])
-    cam = grad_cam(plain.net.eval(), images, classes, [layer]).maps[0]
-    cam = enlarge(normalise(cam), size)
-    with torch.no_grad():
-        maps = [method.eval().explain(images, classes, values=values) for values in ("weights", "contributions")]
-    columns = ("image", "Grad-CAM", "weights", "contributions")
-    return image_grid([list(row) for row in zip(images, cam, *maps)], columns)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import html
 import io
 from collections.abc import Callable, Sequence
 
+from .._require import require
+
 
 def slider(figure: Callable[[object], object], values: Sequence[object], label: str, alt: str, start: int = 0):
     """One frame per value, shown by moving a slider; works on the static page, offline and in Colab alike.
@@ -28,8 +30,7 @@ def slider(figure: Callable[[object], object], values: Sequence[object], label: 
 
     if not values or not 0 <= start < len(values):
         raise ValueError(f"start must be an index into values, got {start} for {len(values)} values")
-    if len(alt) < 30:
-        raise ValueError(f"alt must describe the figure in at least 30 characters, got {alt!r}")
+    require(len(alt) >= 30, "alt must describe the figure in at least 30 characters", repr(alt))
     frames = [_png(figure(value)) for value in values]
     label, alt = html.escape(label), html.escape(alt)
     images = "".join(
