@@ -82,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("items", nargs="*", help="only these tables or figures, for example table1")
     report.set_defaults(act=_report)
 
+    kept = commands.add_parser("records", help="what the records took, by paper, or which of them are stale")
+    kept.add_argument("--stale", action="store_true", help="those of other code or settings; exit status 1 if any")
+    kept.set_defaults(act=_records)
+
+    said = commands.add_parser("claims", help="comparisons that the book makes, judged; exit status 1 if one fails")
+    said.add_argument("pattern", nargs="?", default="*", help="a page (bench) or a shell pattern ('bench/shifted_*')")
+    said.set_defaults(act=_claims)
+
     completion = commands.add_parser("completion", help="print what makes a shell complete this command")
     completion.add_argument("shell", choices=["bash", "zsh"])
     completion.set_defaults(act=_completion)
@@ -134,6 +142,7 @@ def _as_data(experiment: Experiment, found: dict[str, Record]) -> dict:
 def _run(options: argparse.Namespace) -> int:
     from .runs.catalogue import matching
     from .runs.estimate import plan_text
+    from .runs.plan import promised
     from .runs.sweep import sweep
 
     if options.seeds < 1 or options.first < 0:
@@ -152,6 +161,11 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if many and not options.yes and sys.stdin.isatty() and input("Start them? [y/N] ").lower() not in ("y", "yes"):
         raise ValueError("nothing was started")
+    beyond = [row.name for row in runnable if options.preset == "colab" and promised(row)]
+    if beyond:
+        print(
+            f"{len(beyond)} of {len(runnable)} rows keep no promise of colab: {', '.join(beyond[:3])}", file=sys.stderr
+        )
     for line in _on_this_gpu(runnable, options.preset):
         print(line, file=sys.stderr)
     names, seeds = [experiment.name for experiment in runnable], range(options.first, options.first + options.seeds)
@@ -189,6 +203,23 @@ def _report(options: argparse.Namespace) -> int:
 
     print(report_markdown(options.paper, *options.items))
     return 0
+
+
+def _records(options: argparse.Namespace) -> int:
+    from .runs.provenance import spent_lines, stale_lines
+
+    lines = stale_lines() if options.stale else spent_lines()
+    print("\n".join(lines or ["no stale record" if options.stale else "no records"]))
+    return int(options.stale and bool(lines))
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from .runs.claims import judge, matching
+
+    verdicts = {claim.id: judge(claim) for claim in matching(options.pattern)}
+    for name, found in verdicts.items():
+        print(f"{'holds' if found.holds else 'FAILS'}  {name:<50} {found.why or found.text}")
+    return int(not all(found.holds for found in verdicts.values()))
 
 
 def _completion(options: argparse.Namespace) -> int:
