@@ -65,9 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="forget finished and interrupted seeds")
     run.add_argument("--force", action="store_true", help="replace a record of more seeds by this run's")
     run.add_argument("--progress", action="store_true", help="show a progress bar per epoch (one worker only)")
-    run.add_argument(
-        "--dry-run", action="store_true", help="only say how many trainings this is and how long they take"
-    )
+    run.add_argument("--dry-run", action="store_true", help="only say how many trainings it is and their time")
     run.add_argument("--yes", action="store_true", help=f"do not ask before more than {ASK_ABOVE} trainings")
     run.set_defaults(act=_run)
 
@@ -85,7 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     kept = commands.add_parser("records", help="what the records took, by paper, or which of them are stale")
     kept.add_argument("--stale", action="store_true", help="those of other code or settings; exit status 1 if any")
     kept.set_defaults(act=_records)
-
     said = commands.add_parser("claims", help="comparisons that the book makes, judged; exit status 1 if one fails")
     said.add_argument("pattern", nargs="?", default="*", help="a page (bench) or a shell pattern ('bench/shifted_*')")
     said.set_defaults(act=_claims)
@@ -153,6 +150,8 @@ def _run(options: argparse.Namespace) -> int:
         rows[0].preset(options.preset)  # says which presets there are
     if len(runnable) < len(rows):
         print(f"{len(rows) - len(runnable)} rows are left out: they have no preset {options.preset}", file=sys.stderr)
+    if options.preset == "colab" and (beyond := [row.name for row in runnable if not promised(row)]):
+        print(f"{len(beyond)} rows keep no promise of colab, such as {beyond[0]}", file=sys.stderr)
     many = len(runnable) * options.seeds > ASK_ABOVE
     if options.dry_run or many:
         plan = plan_text(runnable, options.preset, options.seeds)
@@ -161,11 +160,6 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if many and not options.yes and sys.stdin.isatty() and input("Start them? [y/N] ").lower() not in ("y", "yes"):
         raise ValueError("nothing was started")
-    beyond = [row.name for row in runnable if options.preset == "colab" and promised(row)]
-    if beyond:
-        print(
-            f"{len(beyond)} of {len(runnable)} rows keep no promise of colab: {', '.join(beyond[:3])}", file=sys.stderr
-        )
     for line in _on_this_gpu(runnable, options.preset):
         print(line, file=sys.stderr)
     names, seeds = [experiment.name for experiment in runnable], range(options.first, options.first + options.seeds)
