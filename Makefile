@@ -55,7 +55,7 @@ lint: $(READY)
 	@$(V)/bin/check-jsonschema -q --builtin-schema vendor.citation-file-format CITATION.cff
 	@for schema in data/*.schema.json; do test -e "$$schema" || continue; name=$${schema%.schema.json}; \
 	  $(V)/bin/check-jsonschema -q --schemafile "$$schema" $$(ls "$$name".toml "$$name"/*.toml 2>/dev/null) || exit 1; done
-	@$(PY) -m tools.gates sources
+	@$(PY) -m tools.gates sources claims
 	@echo "lint: clean"
 
 bench: $(READY)

@@ -1,94 +1,183 @@
-"""Sentences of the chapters about single seeds ("on every seed", "not on every seed"), which no record role can carry.
+"""Claims of the pages: each is judged on the committed records; planted ones, and the gate on sentences without one.
 
-Each line is one such sentence; a record that is made anew and contradicts it fails here, and the page has to change.
+A record that is made anew and contradicts a claim fails here, and the page has to change. Sentences that no claim can
+carry stand as tests at the end.
 """
 
 from __future__ import annotations
+
+import dataclasses
+import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from tools import claims as pages
+from tools import fences
+from xai_course import cli
 from xai_course.methods.loss_attention import loss_attention
-from xai_course.runs import records
+from xai_course.runs import claims, records
+from xai_course.runs.claims import Claim
+from xai_course.runs.records import Metric, Record
 
 
-def values(name: str, metric: str) -> tuple[float, ...]:
-    return records.load(name).metrics[metric].values
+@pytest.mark.parametrize("name", claims.claims())
+def test_what_the_pages_claim_is_what_the_records_bear(name):
+    found = claims.judge(claims.claims()[name])
+    assert found.holds, found.why
 
 
-def above(name: str, other: str, metric: str) -> list[bool]:
-    """Seed by seed: is the first row's value higher?"""
-    return [a > b for a, b in zip(values(name, metric), values(other, metric), strict=True)]
+NEAR = (0.80, 0.82, 0.81, 0.79, 0.80, 0.81)
 
 
-ALWAYS = [  # row, metric, a row with lower values on every seed
-    # Where does a network look?
-    ("looking/digits/silent", "energy_in_mask", "looking/digits/telling"),
-    ("looking/digits/silent", "pointing", "looking/digits/telling"),
-    ("looking/digits/silent", "iou", "looking/digits/shuffled"),
-    ("looking/digits/silent", "energy_body.1", "looking/digits/shuffled"),
-    ("looking/digits/silent", "energy_body.3", "looking/digits/shuffled"),
-    # AMC-Loss
-    ("amc/digits/ce", "accuracy", "amc/digits/amc_w100_true"),
-    ("amc/digits/ce", "accuracy", "amc/digits/amc_w100_late"),
-    ("amc/digits/euclid", "energy_in_mask", "amc/digits/ce"),
-    # HNC
-    ("hnc/digits/logit_1", "fgsm_0.01", "hnc/digits/ce"),
-    ("hnc/digits/logit_1", "pgd_margin_0.01", "hnc/digits/ce"),
-    ("hnc/digits/logit_1", "energy_in_mask", "hnc/digits/ce"),
-    ("hnc/digits/ce", "energy_in_mask", "hnc/digits/kd_0.1"),
-    ("hnc/digits/ce", "energy_in_mask", "hnc/digits/variance_0.1"),
-    ("hnc/multilabel/sce", "mAP", "hnc/multilabel/mse_0.1"),
-    ("hnc/multilabel/sce", "mAP", "hnc/multilabel/kd_0.1"),
-    ("hnc/noise/heart/mse_0.1", "accuracy", "hnc/noise/heart/ce"),
-    ("hnc/noise/heart/mse_1", "accuracy", "hnc/noise/heart/ce"),
-    ("hnc/noise/early/mse_0.1", "accuracy", "hnc/noise/early/ce"),
-    ("hnc/noise/early/ce", "accuracy", "hnc/noise/early/mse_1"),
-    ("hnc/noise/early/ce", "accuracy", "hnc/noise/early/kd_1"),
-    ("hnc/noise/early/ce", "accuracy", "hnc/noise/early/variance_1"),
-    ("hnc/noise/heart/ce", "memorised", "hnc/noise/heart/mse_1"),
-    # Loss-based attention
-    ("loss_attention/digits/loss_attention", "accuracy", "loss_attention/digits/mean"),
-    ("loss_attention/digits/loss_attention", "accuracy", "loss_attention/digits/gated"),
-    ("loss_attention/digits/gamma_0", "plain_recall", "loss_attention/digits/gated"),
-    ("loss_attention/digits/gated", "plain_f", "loss_attention/digits/loss_attention"),
-    ("loss_attention/digits/loss_attention", "plain_f", "loss_attention/digits/gamma_0"),
-    ("loss_attention/digits/loss_attention", "recall", "loss_attention/digits/gated"),
-    ("loss_attention/digits/loss_attention", "f", "loss_attention/digits/code"),
-    ("loss_attention/two_digits/loss_attention", "mAP", "loss_attention/two_digits/relu_norm"),
-    # Min-max entropy
-    ("minmax/why/attached", "f1_plus", "minmax/why/u0"),
-    ("minmax/why/attached", "chosen_mean", "minmax/why/u0"),
-    ("minmax/why/u0", "chosen_mean", "minmax/why/batch"),
-    ("minmax/why/u0", "chosen_mean", "minmax/why/literal"),
-    ("minmax/why/literal", "area", "minmax/why/u0"),
-    ("minmax/why/u0", "area", "minmax/why/batch"),
-    ("minmax/why/pretrained_m", "chosen_mean", "minmax/digits/wildcat_ours"),
-    ("minmax/why/pretrained_u0", "chosen_mean", "minmax/why/pretrained_u4"),
-]
-MIXED = [  # row, metric, other row: higher on some seeds, not on all
-    ("loss_attention/digits/detached", "f", "loss_attention/digits/loss_attention"),
-    ("loss_attention/two_digits/plain", "mAP", "loss_attention/two_digits/loss_attention"),
-    ("looking/digits/shuffled", "pointing", "looking/digits/silent"),
-    ("hnc/keep_top/mse_1", "accuracy", "hnc/digits/ce"),
-    ("hnc/noise/early/logit_1", "accuracy", "hnc/noise/early/ce"),
-    ("hnc/digits/kd_1", "fgsm_0.01", "hnc/digits/ce"),
-    ("hnc/digits/variance_1", "pgd_margin_0.01", "hnc/digits/ce"),
-    ("minmax/digits/u0", "chosen_mean", "minmax/digits/wildcat_ours"),
-    ("minmax/why/attached", "area", "minmax/why/u0"),
-    ("minmax/why/pretrained_u0", "chosen_mean", "minmax/why/pretrained_m"),
-]
+def shifted(by: float) -> tuple[float, ...]:
+    """Six values above `NEAR` by about ``by``."""
+    return tuple(v + by + e for v, e in zip(NEAR, (0.002, -0.001, 0.0, 0.001, -0.002, 0.0)))
 
 
-@pytest.mark.parametrize(("name", "metric", "other"), ALWAYS)
-def test_on_every_seed(name, metric, other):
-    assert all(above(name, other, metric))
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """Records of a few rows with known values, and a page of claims about them."""
+    monkeypatch.setenv("XAI_COURSE_RESULTS", str(tmp_path))
+    model = Record("", "smoke", (), {}, {}, {}, {}, "", {}, "", "", (), 0.0, "")
+    rows = {"ce": NEAR, "up": shifted(0.1), "down": shifted(-0.1), "same": shifted(0.0)}
+    rows |= {"wild": (0.9, 0.7, 0.95, 0.68, 0.9, 0.75), "short": NEAR[:2]}
+    for name, values in rows.items():
+        metrics = {"accuracy": Metric(values)}
+        seeds = tuple(range(len(values)))
+        records.save(dataclasses.replace(model, experiment=f"toy/t/{name}", seeds=seeds, metrics=metrics))
+    monkeypatch.setattr(claims, "claims", lambda: {})
+
+    def judged(row: str, direction: str, **others) -> claims.Verdict:
+        than, metric = others.pop("than", "ce"), others.pop("metric", "accuracy")
+        return claims.judge(Claim("toy/x", f"toy/t/{row}", f"toy/t/{than}", metric, direction, **others))
+
+    return judged
 
 
-@pytest.mark.parametrize(("name", "metric", "other"), MIXED)
-def test_not_on_every_seed(name, metric, other):
-    assert len(set(above(name, other, metric))) == 2
+@pytest.mark.parametrize(
+    ("row", "bears"),
+    [
+        ("up", {"higher", "always"}),
+        ("down", {"lower"}),
+        ("same", {"equal", "open", "mixed"}),
+        ("wild", {"open", "mixed"}),  # neither shown to differ nor to be equal
+    ],
+)
+def test_each_direction_holds_where_it_should_and_nowhere_else(planted, row, bears):
+    for direction in ("higher", "lower", "equal", "open", "always", "mixed"):
+        margin = {"margin": 0.01} if direction == "equal" else {}
+        found = planted(row, direction, **margin)
+        assert found.holds == (direction in bears), (direction, found)
+        assert bool(found.why) != found.holds
+
+
+def test_numbers_are_printed_without_zeros_and_an_open_claim_says_what_would_have_shown(planted):
+    assert planted("up", "higher").text == "+.100 [.099, .101], 6 seeds"
+    assert planted("same", "equal", margin=0.01).text == "+.000 [-.001, .001], equal within .010, 6 seeds"
+    assert re.fullmatch(r"\+\.01, effects above \.1\d would have shown", planted("wild", "open").text)
+    assert planted("wild", "mixed").text == "+.01, higher on 3 of 6 seeds"
+
+
+@pytest.mark.parametrize(
+    ("row", "others", "said"),
+    [
+        ("none", {}, "no record of toy/t/none: run `xai-course run"),
+        ("short", {}, "share 2 seeds, the claim asks for 5"),
+        ("up", {"seeds": 20}, "share 6 seeds, the claim asks for 20"),
+        ("up", {"metric": "mAP"}, "has no metric 'mAP'"),
+    ],
+)
+def test_what_cannot_be_compared_does_not_hold(planted, row, others, said):
+    found = planted(row, "higher", **others)
+    assert not found.holds and said in found.why
+
+
+def test_a_family_makes_a_claim_harder_and_every_row_of_a_table_belongs_to_it(planted, monkeypatch):
+    ours = (0.83, 0.825, 0.83, 0.785, 0.82, 0.84)
+    record = dataclasses.replace(records.load("toy/t/up"), experiment="toy/t/some", metrics={"accuracy": Metric(ours)})
+    records.save(record)
+    alone = planted("some", "higher")
+    assert alone.holds
+    others = {f"toy/{i}": Claim(f"toy/{i}", f"toy/t/{i}", "toy/t/ce", "accuracy", "open", "toy/t") for i in range(3)}
+    for i in range(3):
+        values = tuple(v + e for v, e in zip(NEAR, (0.01, -0.02, 0.01 * i, -0.01, 0.02, -0.01)))
+        records.save(dataclasses.replace(record, experiment=f"toy/t/{i}", metrics={"accuracy": Metric(values)}))
+    monkeypatch.setattr(claims, "claims", lambda: others)
+    assert "among 4" in planted("some", "higher", family="toy/t").why
+    monkeypatch.setattr(claims, "claims", lambda: {})
+    rows = {f"toy/t/{i}": SimpleNamespace(name=f"toy/t/{i}", twin="toy/t/ce") for i in range(5)}  # two never run
+    monkeypatch.setattr(claims, "experiments", lambda: rows)
+    assert "among 4" in planted("some", "higher", family="toy/t").why
+
+
+def test_a_command_lists_the_claims_and_fails_with_one(capsys, monkeypatch):
+    assert cli.main(["claims", "bench/shifted_energy"]) == 0
+    assert capsys.readouterr().out.startswith("holds  bench/shifted_energy ")
+    wrong = claims.claims()["bench/shifted_energy"]._replace(direction="lower")
+    monkeypatch.setattr(claims, "claims", lambda: {"bench/shifted_energy": wrong})
+    assert cli.main(["claims"]) == 1 and "FAILS  bench/shifted_energy" in capsys.readouterr().out
+    assert cli.main(["claims", "bench/shifted_enrgy"]) == 2
+    assert "unknown claim 'bench/shifted_enrgy': did you mean" in capsys.readouterr().err
+
+
+def test_a_page_prints_a_claim_and_is_not_staged_when_records_no_longer_bear_it(monkeypatch):
+    page = "# T\n\nIt gains: {claim}`bench/shifted_energy`.\n"
+    text, problems = fences.expand("book/p.md", page)
+    assert problems == [] and re.search(r"It gains: \+\.\d\d \[\.\d\d, \.\d\d\], \d+ seeds\.", text)
+    assert "unknown claim 'bench/none'" in fences.expand("book/p.md", "{claim}`bench/none`")[1][0]
+    wrong = claims.claims()["bench/shifted_energy"]._replace(direction="lower")
+    monkeypatch.setattr(claims, "claims", lambda: {"bench/shifted_energy": wrong})
+    (problem,) = fences.expand("book/p.md", page)[1]
+    assert problem.startswith("book/p.md:3: ") and "the claim does not hold: not lower: +" in problem
+
+
+PAGE = """# A page
+
+ReFF is better than cross-entropy. Nothing else is said.
+
+ReFF is better than cross-entropy: {claim}`bench/shifted_energy`.
+
+```{note}
+HNC gains on every seed.
+```
+
+```{quiz}
+HNC beats everything.
+```
+
+| AMC-Loss | no gain |
+"""
+
+
+def test_sentences_that_compare_are_found_in_text_notes_and_tables():
+    found = list(pages.sentences(PAGE))
+    assert found == [
+        ("ReFF is better than cross-entropy.", False),
+        ("ReFF is better than cross-entropy:", True),
+        ("HNC gains on every seed.", False),
+        ("| AMC-Loss | no gain |", False),
+    ]
+
+
+def test_the_gate_wants_a_claim_or_an_exception_that_is_still_there(tmp_path):
+    for folder in ("book", "notebooks", "data"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "book" / "p.md").write_text("ReFF beats HNC.\n")
+    listed = '[[exception]]\nreason = "before claims"\nsentences = {{ "book/p.md" = ["{}"] }}\n'.format
+    (tmp_path / "data" / "unclaimed.toml").write_text(listed("ReFF beats HNC."))
+    assert pages.check_all(tmp_path) == []
+    (tmp_path / "data" / "unclaimed.toml").write_text(listed("HNC beats ReFF."))
+    assert len(pages.check_all(tmp_path)) == 2  # one without a claim, one that is gone
+    (tmp_path / "book" / "p.md").write_text("ReFF beats HNC.\n<!-- claim bench/shifted_energy -->\n")
+    (problem,) = pages.check_all(tmp_path)
+    assert "take out of data/unclaimed.toml" in problem
+
+
+def test_the_list_of_exceptions_only_shrinks():
+    assert sum(len(said) for listed in pages.unclaimed().values() for said in listed.values()) <= 74
 
 
 def test_the_cam_of_the_telling_network_would_pass_alone():

@@ -86,5 +86,29 @@ def test_code_changes_with_a_file_that_is_run_through(monkeypatch):
     before, read = code_of(HNC), Path.read_bytes
     for file, counts in (("methods/hnc.py", True), ("methods/base.py", True), ("methods/amc.py", False)):
         changed = ROOT / file
-        monkeypatch.setattr(Path, "read_bytes", lambda p, changed=changed: read(p) + b"#" * (p == changed))
+        monkeypatch.setattr(Path, "read_bytes", lambda p, changed=changed: read(p) + b"\nX = 1\n" * (p == changed))
         assert (code_of(HNC) != before) == counts, file
+
+
+SOURCE = '"""Doc."""\n\n\ndef twice(x: int) -> int:\n    """Doubles."""\n    return 2 * x  # two\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("Doubles.", "Gives twice the number.", False),
+        ('    """Doubles."""\n', "", False),
+        ("  # two", "", False),
+        ("\n\n\ndef", "\ndef", False),
+        ("(x: int) -> int", "(x)", False),
+        ("2 * x", "2*x", False),
+        ("2 * x", "3 * x", True),
+        ("2 * x", '"2" * x', True),
+        ("twice(x: int)", "twice(x: int = 1)", True),
+        ("return", "y =", True),
+    ],
+)
+def test_wording_and_layout_do_not_count_and_statements_do(old, new, counts):
+    assert old in SOURCE
+    changed = module._what_runs(SOURCE.replace(old, new).encode())
+    assert (changed != module._what_runs(SOURCE.encode())) == counts

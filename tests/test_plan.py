@@ -32,6 +32,25 @@ def test_a_plan_is_one_line_and_a_batch_that_does_not_fit_is_smaller(capsys, mon
     assert "fits no batch on t4" in plan.plan_line(find("amc/digits/ce"), "smoke", "t4")
 
 
+def test_a_row_beyond_the_promise_of_colab_is_marked_and_says_so(capsys, monkeypatch):
+    names = plan._known()["promise"]["none"]
+    assert len(names) == len(set(names)) and all("colab" in find(name).presets for name in names)
+    for name in ("amc/digits/ce", "hnc/digits/mse_1", "amc/table1/mnist/ce"):
+        assert plan.keeps_promise(plan.estimated(find(name), "colab", "t4")) and plan.promised(find(name)), name
+    monkeypatch.setattr(plan, "_one_step", lambda *_: (1e9, 0.1, 1.0))  # 0.1 GB an image
+    row = find(names[0])
+    assert not plan.keeps_promise(plan.estimated(row, "colab", "t4")) and not plan.promised(row)
+    assert plan.plan_line(row, "colab", "t4").endswith("! more than colab's 30 min, 8 GB")
+    assert "!" not in plan.plan_line(row, "colab", "h200") + plan.plan_line(row, "paper", "t4")
+    assert cli.main(["run", row.name, "--preset", "colab", "--dry-run"]) == 0
+    assert f"1 rows keep no promise of colab, such as {row.name}" in capsys.readouterr().err
+
+
+def test_a_row_that_trains_nothing_and_one_for_grey_images_are_planned():
+    assert plan.plan_line(find("looking/digits/untrained"), "colab", "t4").endswith("trains nothing")
+    assert "about" in plan.plan_line(find("amc/fig4/ce"), "colab", "t4")
+
+
 @pytest.mark.parametrize("name", ["t5", "L40"])
 def test_an_unknown_gpu_is_one_line(capsys, name):
     assert cli.main(["plan", "amc/digits/ce", "--gpu", name]) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from xai_course.identity import identity
 from xai_course.methods.base import CrossEntropy, predict
 from xai_course.nets.convnets import GapClassifier
 from xai_course.preset import Preset
-from xai_course.runs import catalogue, estimate, records, report, sweep
+from xai_course.runs import catalogue, estimate, experiment, provenance, records, report, sweep
 from xai_course.runs.experiment import Experiment, run
 
 CALLS = []
@@ -63,7 +64,7 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setenv("XAI_COURSE_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("XAI_COURSE_CACHE", str(tmp_path / "cache"))
     toys = {e.name: e for e in (toy(), toy("amc/toy/other"), toy("amc/toy/broken", measures=(broken,)))}
-    for module in (catalogue, estimate, report, ledger):
+    for module in (catalogue, estimate, provenance, report, ledger):
         monkeypatch.setattr(module, "experiments", lambda: toys)
     CALLS.clear()
     return tmp_path
@@ -75,7 +76,8 @@ def test_a_run_writes_one_record_with_everything_that_decided_it(lab):
     assert len(record.metrics["accuracy"].values) == 2 == len(record.curves["total"]) == len(record.seconds)
     assert record.settings["method"] == {"call": "xai_course.methods.base.CrossEntropy", "label_smoothing": 0.1}
     assert record.settings["preset"]["batch_size"] == 8 and record.settings["data"]["size"] == 24
-    assert record.data == {"name": "Toys", "fingerprints": [data("smoke", 0, 24).fingerprint]}
+    assert record.data == {"name": "Toys", "fingerprints": [data("smoke", 0, 24).fingerprint] * 2}
+    assert len(record.cpu_seconds) == 2 and min(record.cpu_seconds) > 0
     assert record.device and record.commit and record.versions["torch"] == torch.__version__.split("+")[0]
 
 
@@ -110,6 +112,58 @@ def test_a_trial_of_one_seed_leaves_the_record_of_three(lab):
     assert records.load("amc/toy/ce") == three
     assert cli.main(["run", "amc/toy/ce", "--seeds", "1", "--force"]) == 0
     assert records.load("amc/toy/ce").seeds == (0,)
+
+
+def test_fingerprints_of_the_data_stand_in_the_order_of_the_seeds(lab, monkeypatch):
+    each = lambda preset, seed: data(preset, seed)._replace(fingerprint=f"images of {9 - seed}")  # noqa: E731
+    monkeypatch.setattr(Experiment, "settings", lambda self, preset: {})
+    record = run(toy(data=each), seeds=(2, 0))
+    assert record.data["fingerprints"] == ["images of 7", "images of 9"]
+
+
+def test_a_record_is_stale_after_other_code_settings_or_an_uncommitted_tree(lab, monkeypatch, capsys):
+    record = run(toy(), seeds=(0,))
+    fresh = dataclasses.replace(record, commit="0123456789ab")
+    assert provenance.stale(fresh) == []
+    assert provenance.stale(dataclasses.replace(fresh, commit="0123456789ab+")) == ["uncommitted code"]
+    assert provenance.stale(dataclasses.replace(fresh, commit="unknown", code="")) == ["other code", "uncommitted code"]
+    assert provenance.stale(dataclasses.replace(fresh, settings={})) == ["other settings"]
+    assert provenance.stale(dataclasses.replace(fresh, preset="paper")) == ["no longer declared"]
+    assert provenance.stale(dataclasses.replace(fresh, experiment="amc/toy/gone")) == ["no longer declared"]
+    records.save(fresh)
+    assert cli.main(["records", "--stale"]) == 0 and capsys.readouterr().out == "no stale record\n"
+    assert cli.main(["records"]) == 0 and "1 records     1 trainings" in capsys.readouterr().out
+    records.save(dataclasses.replace(fresh, code="other"))
+    assert cli.main(["records", "--stale"]) == 1
+    out = capsys.readouterr().out
+    assert out == "amc/toy/ce [smoke]: other code\n1 of 1 records are stale: 1 with other code\n"
+
+
+def test_a_record_without_cpu_seconds_is_read(lab):
+    run(toy(), seeds=(0,))
+    path = records.record_path("amc/toy/ce", "smoke")
+    content = json.loads(path.read_text())
+    del content["cpu_seconds"]
+    path.write_text(json.dumps(content))
+    assert records.load("amc/toy/ce").cpu_seconds == ()
+
+
+def test_uncommitted_are_changes_in_files_that_decide_the_run(tmp_path, monkeypatch):
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    for name in ("used.py", "other.py"):
+        (tmp_path / name).write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "x")
+    monkeypatch.setattr(experiment, "HERE", tmp_path)
+    (tmp_path / "other.py").write_text("2")
+    assert not experiment.commit([tmp_path / "used.py"]).endswith("+")
+    (tmp_path / "used.py").write_text("2")
+    assert experiment.commit([tmp_path / "used.py"]).endswith("+")
+    monkeypatch.setattr(experiment, "HERE", tmp_path / "none")
+    assert experiment.commit([]) == "unknown"
 
 
 def test_metric_mean_and_sample_deviation():
@@ -296,10 +350,10 @@ def test_a_cached_seed_depends_on_all_code_that_decides_it(monkeypatch):
         before = find(name).code()
         for file in files:
             changed = root / file
-            monkeypatch.setattr(Path, "read_bytes", lambda p, changed=changed: read(p) + b"#" * (p == changed))
+            monkeypatch.setattr(Path, "read_bytes", lambda p, changed=changed: read(p) + b"\nX = 1\n" * (p == changed))
             assert find(name).code() != before, (name, file)
         monkeypatch.setattr(Path, "read_bytes", read)
         assert find(name).code() == before
     other = root / "methods/minmax.py"
-    monkeypatch.setattr(Path, "read_bytes", lambda p: read(p) + b"#" * (p == other))
+    monkeypatch.setattr(Path, "read_bytes", lambda p: read(p) + b"\nX = 1\n" * (p == other))
     assert find(name).code() == before  # another paper's method decides nothing here

@@ -9,7 +9,9 @@
 - a fence ``{api}`` becomes the documentation of every public module, so that none can be forgotten;
 - a role ``{record}`experiment metric` `` becomes "0.884 ± 0.003 (3 seeds)"; an optional third word is
   a preset, ``%`` after it prints a share in per cent, "88.4 ± 0.3 (3 seeds)", and ``bare`` as the last word leaves
-  deviation and seeds to the figure or table that the sentence points to: "0.884".
+  deviation and seeds to the figure or table that the sentence points to: "0.884";
+- a role ``{claim}`page/name` `` becomes the numbers of a comparison in ``data/claims/page.toml``, such as
+  "+.20 [.12, .29], 20 seeds"; a claim that the records do not bear is an error.
 
 No number of ours is typed into a page by hand. A name that no record has is an error that names page and line.
 """
@@ -21,6 +23,7 @@ from collections.abc import Callable
 
 from tools import api
 from tools.bench_page import bench_markdown
+from tools.claims import claim_text
 from tools.ledger import ledger_markdown
 from tools.settings import departures_markdown
 from tools.speed import speed_markdown
@@ -28,7 +31,7 @@ from xai_course.runs.report import report_markdown
 
 ASKED = re.compile(
     r"^```\{(?P<kind>report|bench|speed|ledger|departures|api)\}[ \t]*(?P<of>[^\n]*?)[ \t]*\n```[ \t]*$"
-    r"|\{record\}`(?P<record>[^`\n]+)`",
+    r"|\{record\}`(?P<record>[^`\n]+)`|\{claim\}`(?P<claim>[^`\n]+)`",
     re.M,
 )
 
@@ -70,6 +73,8 @@ def expand(page: str, text: str, block: Callable = block_text, record: Callable 
 
     def replaced(match: re.Match) -> str:
         try:
+            if match["claim"]:
+                return claim_text(match["claim"])
             return record(match["record"]) if match["record"] else block(match["kind"], match["of"])
         except Exception as error:
             line = text.count("\n", 0, match.start()) + 1

@@ -65,9 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="forget finished and interrupted seeds")
     run.add_argument("--force", action="store_true", help="replace a record of more seeds by this run's")
     run.add_argument("--progress", action="store_true", help="show a progress bar per epoch (one worker only)")
-    run.add_argument(
-        "--dry-run", action="store_true", help="only say how many trainings this is and how long they take"
-    )
+    run.add_argument("--dry-run", action="store_true", help="only say how many trainings it is and their time")
     run.add_argument("--yes", action="store_true", help=f"do not ask before more than {ASK_ABOVE} trainings")
     run.set_defaults(act=_run)
 
@@ -81,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("paper")
     report.add_argument("items", nargs="*", help="only these tables or figures, for example table1")
     report.set_defaults(act=_report)
+
+    kept = commands.add_parser("records", help="what the records took, by paper, or which of them are stale")
+    kept.add_argument("--stale", action="store_true", help="those of other code or settings; exit status 1 if any")
+    kept.set_defaults(act=_records)
+    said = commands.add_parser("claims", help="comparisons that the book makes, judged; exit status 1 if one fails")
+    said.add_argument("pattern", nargs="?", default="*", help="a page (bench) or a shell pattern ('bench/shifted_*')")
+    said.set_defaults(act=_claims)
 
     completion = commands.add_parser("completion", help="print what makes a shell complete this command")
     completion.add_argument("shell", choices=["bash", "zsh"])
@@ -134,6 +139,7 @@ def _as_data(experiment: Experiment, found: dict[str, Record]) -> dict:
 def _run(options: argparse.Namespace) -> int:
     from .runs.catalogue import matching
     from .runs.estimate import plan_text
+    from .runs.plan import promised
     from .runs.sweep import sweep
 
     if options.seeds < 1 or options.first < 0:
@@ -144,6 +150,8 @@ def _run(options: argparse.Namespace) -> int:
         rows[0].preset(options.preset)  # says which presets there are
     if len(runnable) < len(rows):
         print(f"{len(rows) - len(runnable)} rows are left out: they have no preset {options.preset}", file=sys.stderr)
+    if options.preset == "colab" and (beyond := [row.name for row in runnable if not promised(row)]):
+        print(f"{len(beyond)} rows keep no promise of colab, such as {beyond[0]}", file=sys.stderr)
     many = len(runnable) * options.seeds > ASK_ABOVE
     if options.dry_run or many:
         plan = plan_text(runnable, options.preset, options.seeds)
@@ -189,6 +197,23 @@ def _report(options: argparse.Namespace) -> int:
 
     print(report_markdown(options.paper, *options.items))
     return 0
+
+
+def _records(options: argparse.Namespace) -> int:
+    from .runs.provenance import spent_lines, stale_lines
+
+    lines = stale_lines() if options.stale else spent_lines()
+    print("\n".join(lines or ["no stale record" if options.stale else "no records"]))
+    return int(options.stale and bool(lines))
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from .runs.claims import judge, matching
+
+    verdicts = {claim.id: judge(claim) for claim in matching(options.pattern)}
+    for name, found in verdicts.items():
+        print(f"{'holds' if found.holds else 'FAILS'}  {name:<50} {found.why or found.text}")
+    return int(not all(found.holds for found in verdicts.values()))
 
 
 def _completion(options: argparse.Namespace) -> int:

@@ -66,7 +66,9 @@ def identity(value: object) -> object:
 
 
 def code_of(*values: object) -> str:
-    """Hash of the `sources` of all ``values``: changes with every file of the package that they run through.
+    """Hash of what runs in the `sources` of all ``values``: changes with any statement there, not with its wording.
+
+    Docstrings, comments, layout and the annotations of functions leave it as it is.
 
     Example:
         >>> from xai_course.methods.amc import AmcLoss
@@ -74,7 +76,27 @@ def code_of(*values: object) -> str:
         >>> code_of(AmcLoss) == code_of(AmcLoss), code_of(AmcLoss) == code_of(HNC)
         (True, False)
     """
-    return fingerprint(*(path.read_bytes() for path in sources(*values)))
+    return fingerprint(*(_what_runs(path.read_bytes()) for path in sources(*values)))
+
+
+class _Bare(ast.NodeTransformer):
+    """Without docstrings and what only type checkers read."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if text else self.generic_visit(node)
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
+        return super().generic_visit(node)
+
+
+@functools.cache
+def _what_runs(source: bytes) -> str:
+    return fingerprint(ast.dump(_Bare().visit(ast.parse(source))))
 
 
 def sources(*values: object) -> list[Path]:

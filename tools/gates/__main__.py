@@ -1,13 +1,18 @@
-"""``python -m tools.gates sources executed html``: print every problem; the exit status is 1 if there is one."""
+"""``python -m tools.gates sources claims executed html``: print every problem; the exit status is 1 if there is one."""
 
 from __future__ import annotations
 
 import sys
 
-from tools import ROOT
+from tools import ROOT, claims
 from tools.gates import executed, html, sources
 
-GATES = {"sources": sources.check_all, "executed": executed.check_all, "html": html.check_all}
+GATES = {
+    "sources": sources.check_all,
+    "claims": claims.check_all,
+    "executed": executed.check_all,
+    "html": html.check_all,
+}
 
 
 def main(names: list[str]) -> int:

@@ -2,10 +2,11 @@
 
 import functools
 import json
+import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +17,14 @@ from .. import train
 from .._require import require
 from ..data.batch import Splits, fingerprint
 from ..data.files import cache_folder, write_atomically
-from ..identity import code_of, identity
+from ..identity import HERE, code_of, identity, sources
 from ..methods.base import Method
 from ..preset import Preset, half_precision
 from ..train import fit
 from . import records
 from .records import Metric, Record
 
-RESULT = {"metrics", "curves", "data", "seconds", "memory_mb", "device"}  # of a finished seed
+RESULT = {"metrics", "curves", "data", "seconds", "cpu_seconds", "memory_mb", "device"}  # of a finished seed
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,14 @@ class Experiment:
 
         That is: the training loop, the files of everything declared, and what these files import from this package.
         """
-        return code_of(train.fit, self.data, self.net, self.method, self.augment, *self.measures)
+        return code_of(*self._calls())
+
+    def files(self) -> list[Path]:
+        """The files of this package behind `code`."""
+        return [file for file in sources(*self._calls()) if file.is_relative_to(HERE)]
+
+    def _calls(self) -> tuple[object, ...]:
+        return train.fit, self.data, self.net, self.method, self.augment, *self.measures
 
 
 def run(
@@ -120,6 +128,7 @@ def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = T
 
     from accelerate.utils import set_seed
 
+    spent = _cpu_seconds()
     splits = experiment.data(preset=preset, seed=seed)
     set_seed(seed)
     method = experiment.method(experiment.net(splits))
@@ -138,6 +147,7 @@ def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = T
         "curves": {k: [round(epoch[k], 5) for epoch in history] for k in history[0] if k not in ("seconds", "lr")},
         "data": {"name": splits.name, "fingerprint": splits.fingerprint},
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(_cpu_seconds() - spent, 2),
         "memory_mb": _peak_memory_mb(),
         "device": device_name(plan.precision),
     }
@@ -161,7 +171,7 @@ def collect(
     experiment: Experiment, preset: str, seeds: Sequence[int], results: Sequence[dict], *, force: bool = False
 ) -> Record:
     """Join the results of all seeds into one record and write it."""
-    fingerprints = sorted({r["data"]["fingerprint"] for r in results})
+    fingerprints = [r["data"]["fingerprint"] for r in results]
     record = Record(
         experiment=experiment.name,
         preset=preset,
@@ -172,11 +182,12 @@ def collect(
         data={"name": results[0]["data"]["name"], "fingerprints": fingerprints},
         device=", ".join(sorted({r["device"] for r in results})),
         versions=versions(),
-        commit=commit(),
+        commit=commit(experiment.files()),
         code=experiment.code(),
         seconds=tuple(r["seconds"] for r in results),
         memory_mb=max(r["memory_mb"] for r in results),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        cpu_seconds=tuple(r["cpu_seconds"] for r in results),
     )
     records.save(record, force=force)
     return record
@@ -189,15 +200,22 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{p: version(p) for p in ("torch", "torchvision", "numpy")}}
 
 
-def commit() -> str:
-    """The commit of the checkout, "+" behind it where files differ from it; "unknown" outside a checkout."""
-    here = Path(__file__).parent
+def commit(files: Iterable[Path]) -> str:
+    """The commit of the checkout, "+" behind it where one of ``files`` differs from it; "unknown" outside a checkout.
+
+    What a row declares needs no commit: its record holds all of it.
+    """
     try:
-        git = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, check=True)
+        git = functools.partial(subprocess.run, cwd=HERE, capture_output=True, text=True, check=True)
         head = git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-        return head + "+" * bool(git(["git", "status", "--porcelain", "--", "."]).stdout.strip())
+        return head + "+" * bool(git(["git", "status", "--porcelain", "--", *files]).stdout.strip())
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _cpu_seconds() -> float:
+    """Of this process and its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def device_name(precision: str = "no") -> str:

@@ -46,8 +46,10 @@ class Record:
         metrics: name to `Metric`; values in the order of ``seeds``.
         curves: loss term to one list per seed with its mean in each epoch.
         settings: preset, data, network and method as the experiment declares them.
-        data: name and fingerprint of the data set, per seed.
+        data: name of the data set and ``fingerprints``, one per seed in their order (older records: each once).
+        commit: the checkout's; "+" behind it where a file behind ``code`` was not committed.
         seconds: training time per seed. memory_mb: peak of the accelerator's memory, or of the process on a CPU.
+        cpu_seconds: spent on data, training and measuring, per seed, by the process that finished it; older: none.
     """
 
     experiment: str
@@ -65,6 +67,7 @@ class Record:
     memory_mb: float
     created: str
     schema: int = field(default=SCHEMA)
+    cpu_seconds: tuple[float, ...] = ()
 
     @property
     def seeds_text(self) -> str:
@@ -126,8 +129,8 @@ def _read(path: Path) -> Record:
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema {content['schema']}, this version reads {SCHEMA}")
         content["metrics"] = {name: Metric(tuple(values)) for name, values in content["metrics"].items()}
-        content["seeds"], content["seconds"] = tuple(content["seeds"]), tuple(content["seconds"])
-        return Record(**content)
+        lists = {"cpu_seconds": tuple(content.get("cpu_seconds", ()))}
+        return Record(**content | lists | {key: tuple(content[key]) for key in ("seeds", "seconds")})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"record {path} cannot be used ({error}): delete it and run the experiment again") from error
 

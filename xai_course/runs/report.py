@@ -80,7 +80,7 @@ def in_common(runs: Sequence[Record]) -> dict[str, str]:
 def how_it_ran(record: Record, shared: Container[str] = ()) -> str:
     """The `conditions` not ``shared`` by the table, the data's fingerprint over all seeds, and the time."""
     own = [words for name, words in conditions(record).items() if name not in shared]
-    own.append(f"data\u00a0{fingerprint(*record.data['fingerprints'])[:8]}")
+    own.append(f"data\u00a0{fingerprint(*sorted(set(record.data['fingerprints'])))[:8]}")
     return ", ".join([*own, f"{sum(record.seconds) / len(record.seconds):.0f}\u00a0s\u00a0per\u00a0seed"])
 
 
