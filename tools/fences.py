@@ -2,7 +2,7 @@
 
 - a fence ``{report} paper`` becomes the paper's tables, ours beside the printed numbers; ``{report} paper item ...``
   only the items named, such as ``digits``;
-- a fence ``{twins} paper`` becomes each of the paper's tables beside its twin: picture, verdict, and the numbers folded;
+- a fence ``{twins} paper`` becomes each of the paper's tables beside its twin: picture, verdict, numbers folded;
 - a fence ``{bench} table setting`` becomes a table of the bench, or its verdicts in words;
 - a fence ``{speed}`` becomes the tables of the benchmark records;
 - a fence ``{departures} paper`` becomes the table of settings in which a paper's rows depart from it;

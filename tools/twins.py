@@ -1,4 +1,4 @@
-"""The pages of the papers' tables: each beside its twin, the same rows at preset "cpu", as picture, verdict and numbers.
+"""The pages of the papers' tables: each beside its twin (preset "cpu"), as a picture, a verdict, and numbers.
 
 ``[page.<item>]`` in ``data/experiments/<paper>.toml`` says how an item is drawn:
 

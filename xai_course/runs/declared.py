@@ -8,8 +8,9 @@ a number. Any other section (``[setting.x]``) holds fields that a row gets by na
 several give a field, the last wins: ``base`` of the table, sections, the table, ``each``. A network's function that
 takes ``classes`` is told how many there are in the data.
 
-A ``[[cpu]]`` names rows by patterns and holds the fields that stand in for theirs at preset "cpu": data at hand, a small
-network, few epochs. Where several name a row, the last wins; one of them must give ``presets``. ``[page.x]`` tells the page of tables how to draw item x.
+A ``[[cpu]]`` names rows by patterns and holds the fields that stand in for theirs at preset "cpu": data at hand, a
+small network, few epochs. Where several name a row, the last wins; one of them must give ``presets``. ``[page.x]`` says
+how item x is drawn on the page of the paper's tables.
 """
 
 import difflib

@@ -1,11 +1,9 @@
 """What the papers' rows need at preset "cpu": data at hand, decoded once."""
 
 import os
-import tempfile
-import zipfile
+import shutil
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from ...data.batch import ArrayData, Splits
@@ -26,12 +24,11 @@ def at_hand(load: Callable[..., Splits], *, preset: str, seed: int) -> Splits:
 def tiny20(preset: str = "smoke", *, seed: int = 0, **cut: Any) -> Splits:
     """Tiny ImageNet's 20 classes from ``tiny20/tiny-imagenet-200.zip`` in XAI_COURSE_DATA, unpacked into the cache."""
     home = cache_folder() / "unpacked" / "tiny20"
+    there = home / "tiny-imagenet-200"
     with locked(home):
-        if not (home / "tiny-imagenet-200").is_dir():
-            with zipfile.ZipFile(find_file("tiny20/tiny-imagenet-200.zip", None)) as packed:
-                with tempfile.TemporaryDirectory(dir=home) as work:
-                    packed.extractall(work)
-                    os.replace(Path(work, "tiny-imagenet-200"), home / "tiny-imagenet-200")
+        if not there.is_dir():
+            shutil.unpack_archive(find_file("tiny20/tiny-imagenet-200.zip", None), home / "unfinished")
+            os.replace(home / "unfinished" / there.name, there)
     return tiny_imagenet(preset, root=home, seed=seed, **cut)._replace(name="Tiny ImageNet, 20 classes")
 
 
