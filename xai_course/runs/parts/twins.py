@@ -32,6 +32,6 @@ def tiny20(preset: str = "smoke", *, seed: int = 0, **cut: Any) -> Splits:
     return tiny_imagenet(preset, root=home, seed=seed, **cut)._replace(name="Tiny ImageNet, 20 classes")
 
 
-def noisy(load: Callable[..., Splits], *, preset: str, seed: int, kind: str, rate: float) -> Splits:
+def noisy(load: Callable[..., Splits], preset: str, *, seed: int, kind: str, rate: float) -> Splits:
     """``load`` with training and validation labels wrong at ``rate``; test labels stay clean."""
     return with_label_noise(load(preset, seed=seed), rate, kind=kind, seed=seed)
