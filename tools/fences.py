@@ -2,6 +2,7 @@
 
 - a fence ``{report} paper`` becomes the paper's tables, ours beside the printed numbers; ``{report} paper item ...``
   only the items named, such as ``digits``;
+- a fence ``{twins} paper`` becomes each of the paper's tables beside its twin: picture, verdict, numbers folded;
 - a fence ``{bench} table setting`` becomes a table of the bench, or its verdicts in words;
 - a fence ``{speed}`` becomes the tables of the benchmark records;
 - a fence ``{departures} paper`` becomes the table of settings in which a paper's rows depart from it;
@@ -27,10 +28,11 @@ from tools.claims import claim_text
 from tools.ledger import ledger_markdown
 from tools.settings import departures_markdown
 from tools.speed import speed_markdown
+from tools.twins import twins_markdown
 from xai_course.runs.report import report_markdown
 
 ASKED = re.compile(
-    r"^```\{(?P<kind>report|bench|speed|ledger|departures|api)\}[ \t]*(?P<of>[^\n]*?)[ \t]*\n```[ \t]*$"
+    r"^```\{(?P<kind>report|twins|bench|speed|ledger|departures|api)\}[ \t]*(?P<of>[^\n]*?)[ \t]*\n```[ \t]*$"
     r"|\{record\}`(?P<record>[^`\n]+)`|\{claim\}`(?P<claim>[^`\n]+)`",
     re.M,
 )
@@ -63,7 +65,7 @@ def block_text(kind: str, argument: str) -> str:
     if kind == "report" and not argument:
         raise ValueError("a {report} fence needs a paper, as in {report} amc")
     made = {"ledger": ledger_markdown, "speed": speed_markdown, "api": api.markdown, "bench": bench_markdown}
-    made |= {"departures": departures_markdown}
+    made |= {"departures": departures_markdown, "twins": twins_markdown}
     return made.get(kind, report_markdown)(*argument.split())
 
 

@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="xai-course", description="Explanations as a training signal: run and report.")
     parser.add_argument("--version", action="version", version=f"xai-course {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    presets = ["smoke", "colab", "paper"]
+    presets = ["smoke", "cpu", "colab", "paper"]
     rows = "a paper (amc), a table (amc/table1), a row, or a shell pattern ('hnc/table1/*')"
 
     listing = commands.add_parser("list", help="experiments, and which of them have records")

@@ -7,6 +7,10 @@ its rows and, in ``each``, what is crossed with what. A ``{name}`` in a text sta
 a number. Any other section (``[setting.x]``) holds fields that a row gets by naming it, ``setting = "x"``. Where
 several give a field, the last wins: ``base`` of the table, sections, the table, ``each``. A network's function that
 takes ``classes`` is told how many there are in the data.
+
+A ``[[cpu]]`` names rows by patterns and holds the fields that stand in for theirs at preset "cpu": data at hand, a
+small network, few epochs. Where several name a row, the last wins; one of them must give ``presets``. ``[page.x]`` says
+how item x is drawn on the page of the paper's tables.
 """
 
 import difflib
@@ -15,7 +19,8 @@ import inspect
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
+from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -60,6 +65,9 @@ def experiments(paper: str, text: Fields | None = None) -> list[Experiment]:
     file = _File(paper, document(paper) if text is None else text)
     rows = [row for table in file.doc.get("table", ()) for row in file.rows(table)]
     names = {row.name for row in rows}
+    for pattern in [pattern for twin in file.doc.get("cpu", ()) for pattern in twin["rows"]]:
+        if not any(fnmatchcase(name, f"{paper}/{pattern}") for name in names):
+            raise ValueError(f"{file.where}, [[cpu]]: rows {pattern!r} names no row")
     for row in rows:
         if row.twin not in names | {""}:
             raise ValueError(f"{file.where}, row {row.name}: {unknown('twin', row.twin, names)}")
@@ -105,7 +113,9 @@ class _File:
 
     def __init__(self, paper: str, doc: Fields):
         self.paper, self.doc, self.where = paper, doc, f"data/experiments/{paper}.toml"
-        self.sections = [name for name, part in doc.items() if isinstance(part, dict) and name not in (*KINDS, "row")]
+        self.sections = [
+            name for name, part in doc.items() if isinstance(part, dict) and name not in (*KINDS, "row", "page")
+        ]
         self.made: dict[tuple[str, str], Any] = {}
         self.known = FIELDS | set(self.sections) | set(_holes(doc))
 
@@ -125,7 +135,7 @@ class _File:
         for i, row in enumerate(bound):
             try:
                 printed = {metric: values[i] for metric, values in reported.items() if values[i]}
-                yield self._experiment(row, printed)
+                yield self._with_stand_in(self._experiment(row, printed), row)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{where}, row {self.filled(row.get('name', '?'), row)}: {error}") from error
 
@@ -183,10 +193,23 @@ class _File:
             measures=tuple(self.call("measure", each, row) for each in _flat(chosen)),
             reported=reported,
             needs=self.filled(row.get("needs", ""), row),
-            augment=self.call("augment", row["augment"], row) if "augment" in row else None,
+            augment=self.call("augment", row["augment"], row) if row.get("augment") else None,
             shown=tuple(self.filled(row.get("shown", ["accuracy"]), row)),
             twin="" if twin == name else twin,
         )
+
+    def _with_stand_in(self, experiment: Experiment, row: Fields) -> Experiment:
+        """The row with what every ``[[cpu]]`` that names it puts in place of its fields."""
+        name, own = experiment.name.partition("/")[2], Fields()
+        for twin in self.doc.get("cpu", ()):
+            for key in twin.keys() - self.known - {"rows"}:
+                raise ValueError(f"[[cpu]] {twin['rows']}: {unknown('key', key, self.known)}")
+            own |= twin if any(fnmatchcase(name, pattern) for pattern in twin["rows"]) else {}
+        if "presets" not in own:
+            return experiment
+        said = {"name": name, "title": experiment.title, "needs": "", "twin": ""}
+        stand_in = self._experiment(row | own | said, {})
+        return replace(experiment, stand_in=stand_in, presets={**experiment.presets, "cpu": stand_in.preset("cpu")})
 
     def presets(self, spec: Any, row: Fields) -> dict[str, Preset]:
         """What each profile means: its own table over what they share."""

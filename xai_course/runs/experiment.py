@@ -44,6 +44,7 @@ class Experiment:
         augment: applied to training batches.
         shown: the metrics a results table prints, beside those reported.
         twin: the name of the row in the same table that it is compared with; "" for none.
+        stand_in: the same row on data at hand with a small network, what preset "cpu" runs; None for none.
     """
 
     name: str
@@ -58,6 +59,11 @@ class Experiment:
     augment: Callable | None = None
     shown: Sequence[str] = ("accuracy",)
     twin: str = ""
+    stand_in: "Experiment | None" = None
+
+    def at(self, preset: str) -> "Experiment":
+        """What a preset runs: the stand-in at "cpu", where there is one, else the row itself."""
+        return self.stand_in if preset == "cpu" and self.stand_in else self
 
     @property
     def paper(self) -> str:
@@ -75,7 +81,7 @@ class Experiment:
         """Everything declared, as plain data."""
         parts = ("data", "net", "method", "augment", "measures")
         plan = identity(asdict(self.preset(preset)))
-        return {"preset": plan, **{part: identity(getattr(self, part)) for part in parts}}
+        return {"preset": plan, **{part: identity(getattr(self.at(preset), part)) for part in parts}}
 
     def code(self) -> str:
         """Hash of the source that decides a run, so that a cached seed is never reused after it changed.
@@ -117,6 +123,7 @@ def run(
 
 def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = True, quiet: bool = True) -> dict:
     """One trained and measured network, as plain data; finished results come from the cache."""
+    experiment = experiment.at(preset)
     settings, code = experiment.settings(preset), experiment.code()
     key = fingerprint(settings, code)
     folder = cache_folder() / "runs" / experiment.name / preset / f"seed{seed}-{key}"
@@ -182,8 +189,8 @@ def collect(
         data={"name": results[0]["data"]["name"], "fingerprints": fingerprints},
         device=", ".join(sorted({r["device"] for r in results})),
         versions=versions(),
-        commit=commit(experiment.files()),
-        code=experiment.code(),
+        commit=commit(experiment.at(preset).files()),
+        code=experiment.at(preset).code(),
         seconds=tuple(r["seconds"] for r in results),
         memory_mb=max(r["memory_mb"] for r in results),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
