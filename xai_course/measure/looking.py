@@ -102,7 +102,7 @@ def look(
 
 
 def _look(method: Measurable, batch: Batch, classes: str, multiple: int) -> Looked:
-    images, labels, masks, _ = batch
+    images, labels, masks = batch[:3]
     logits = method.logits(images) if getattr(method, "classifies", True) else None
     if classes == "label":
         asked = labels if labels.ndim == 1 else labels.argmax(1)
