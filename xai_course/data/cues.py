@@ -200,7 +200,7 @@ def _photographs(root: str | None) -> tuple[Splits, list[Textures]]:
 
 def on_photographs(
     objects: str = "garments",
-    sizes: Sequence[int] = (1000, 300, 300, 200, 500),
+    sizes: Sequence[int] = (800, 300, 300, 200, 500),
     *,
     seed: int = 0,
     root: Root = None,

@@ -10,7 +10,7 @@ from ...data.batch import Batch, Splits
 from ...data.cues import Cued
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=24)
 def shortcut_set(preset: str = "smoke", *, seed: int = 0, make: Callable[..., Splits], **options: Any) -> Splits:
     """``make(seed=seed, **options)``, kept for the next row; the sets have one size at every preset."""
     return make(seed=seed, **options)
