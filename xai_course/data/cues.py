@@ -33,6 +33,7 @@ PARTS = ("train", "validation", "broken", "balanced", "test")
 ERRORS = ("", "boxes", "dilated", "shifted")
 VERSION = 1
 DILATION, SHIFT = 3, 5  # pixels
+LIGHT = 0.4  # of full scale: how much lighter MNIST's digits are than their surroundings
 TINT = 0.5  # weight of the class's colour outside the box
 LARGEST = 0.6  # boxes that cover more of a photograph leave too little room for a cue
 
@@ -213,7 +214,8 @@ def on_photographs(
     Every class has 40 photographs for training, others for validation and others for test, in DTD's own splits.
 
     Args:
-        objects: "garments" of Fashion-MNIST with their own pixels, or "digits" of MNIST filled with a random texture.
+        objects: "garments" of Fashion-MNIST with their own pixels, or "digits" of MNIST filled with a random texture,
+            lighter than what surrounds them (else 800 images are too few to learn to read them).
         root: folder that holds the files; None: ``XAI_COURSE_DATA``.
         sizes, seed, strength, per_class, error: as in `cued_digits`; the mask is the object's pixels.
 
@@ -246,6 +248,7 @@ def on_photographs(
         inside = grey[:, None].expand(-1, 3, -1, -1)
         if objects == "digits":
             inside = _crops(store, (u[:, 8] * 10).astype(int).tolist(), u[:, 3:6])[..., :28, :28]
+            outside, inside = (outside * (1 - LIGHT)).byte(), (inside * (1 - LIGHT) + 255 * LIGHT).byte()
         masks = torch.zeros(len(labels), 32, 32, dtype=torch.bool)
         for k, (y, x) in enumerate((u[:, 6:8] * 5).astype(int)):
             shape = grey[k] > (25 if objects == "garments" else 127)

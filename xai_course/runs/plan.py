@@ -47,6 +47,9 @@ CARDS = {
 # Side of an image, classes, and training images of the full data sets; "colab" and "paper" alike.
 SETS = {
     "textured_digits": (32, 10, 4000),
+    "cued_digits": (32, 10, 600),
+    "on_photographs": (32, 10, 800),
+    "tinted_photographs": (32, 20, 2000),
     "mnist": (28, 10, 55000),
     "cifar10": (32, 10, 45000),
     "cifar100": (32, 100, 45000),

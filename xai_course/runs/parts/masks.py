@@ -11,9 +11,9 @@ from ...data.cues import Cued
 
 
 @lru_cache(maxsize=24)
-def shortcut_set(preset: str = "smoke", *, seed: int = 0, make: Callable[..., Splits], **options: Any) -> Splits:
-    """``make(seed=seed, **options)``, kept for the next row; the sets have one size at every preset."""
-    return make(seed=seed, **options)
+def shortcut_set(preset: str = "smoke", *, seed: int = 0, source: Callable[..., Splits], **options: Any) -> Splits:
+    """``source(seed=seed, **options)``, kept for the next row; the sets have one size at every preset."""
+    return source(seed=seed, **options)
 
 
 def all_of(data: Cued) -> Batch:
