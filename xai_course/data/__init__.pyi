@@ -7,6 +7,15 @@ from .batch import fingerprint as fingerprint
 from .boxes import box_iou as box_iou
 from .boxes import boxes_to_masks as boxes_to_masks
 from .boxes import masks_to_boxes as masks_to_boxes
+from .cues import Cued as Cued
+from .cues import at_random as at_random
+from .cues import cued_digits as cued_digits
+from .cues import cued_splits as cued_splits
+from .cues import few_masks as few_masks
+from .cues import on_photographs as on_photographs
+from .cues import spoilt as spoilt
+from .cues import tinted_photographs as tinted_photographs
+from .cues import told as told
 from .fetch import DataError as DataError
 from .folders import FolderData as FolderData
 from .folders import in_memory as in_memory

@@ -18,6 +18,7 @@ class Batch(NamedTuple):
         labels: ``[B]`` int64 (one class each) or ``[B, K]`` float32 in {0, 1} (multi-label).
         masks: ``[B, H, W]`` bool, True on the object; None where a data set has none.
         index: ``[B]`` int64, the position in the data set.
+        cued: ``[B]`` bool, True where a known shortcut agrees with the label; None where the data set knows of none.
 
     Example:
         >>> batch = Batch(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), None, torch.arange(2))
@@ -29,11 +30,12 @@ class Batch(NamedTuple):
     labels: Tensor
     masks: Tensor | None
     index: Tensor  # type: ignore[assignment]  # a tuple's own method of that name is never needed here
+    cued: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device (no copy where it is there already)."""
-        images, labels, index = (t.to(device, non_blocking=True) for t in (self.images, self.labels, self.index))
-        return Batch(images, labels, None if self.masks is None else self.masks.to(device, non_blocking=True), index)
+        moved = (None if part is None else part.to(device, non_blocking=True) for part in self)
+        return Batch(*moved)  # type: ignore[arg-type]
 
 
 class Dataset(Protocol):

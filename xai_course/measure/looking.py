@@ -127,7 +127,7 @@ def look(
     require(classes in ("predicted", "label"), 'classes must be "predicted" or "label"', repr(classes))
     with evaluating(method):
         for batch in batches(data, size, device_of(method)):
-            images, labels, masks, index = batch
+            images, labels, masks, index = batch[:4]
             logits = method.logits(images) if getattr(method, "classifies", True) else None
             if classes == "label":
                 asked = labels if labels.ndim == 1 else labels.argmax(1)

@@ -94,3 +94,30 @@ def shortcut(method: Measurable, splits: Splits, *, layers: Sequence[str]) -> di
     for name, m, d in zip(layers, mass.tolist(), dead.tolist()):
         result |= {f"outside_{name}": m, f"dead_{name}": d}
     return result | {"outside_pixels": float(pixels)}
+
+
+def with_and_without_cue(method: Measurable, splits: Splits) -> dict[str, float]:
+    """``accuracy`` on the test split, whose cue is random, and ``accuracy_seen`` on validation, which follows training.
+
+    Example:
+        >>> from xai_course.data.cues import cued_digits
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> list(with_and_without_cue(CrossEntropy(small_cnn(width=2)), cued_digits((2, 2, 2, 2, 2))))
+        ['accuracy', 'accuracy_seen']
+    """
+    return accuracy(method, splits) | {"accuracy_seen": share_right(method, splits.validation)}
+
+
+def before_the_test(method: Measurable, splits: Splits) -> dict[str, float]:
+    """All that a value may be chosen by: ``accuracy_broken`` on ``validation.broken``, and ``accuracy_seen``.
+
+    Example:
+        >>> from xai_course.data.cues import cued_digits
+        >>> from xai_course.methods.base import CrossEntropy
+        >>> from xai_course.nets.convnets import small_cnn
+        >>> list(before_the_test(CrossEntropy(small_cnn(width=2)), cued_digits((2, 2, 2, 2, 2))))
+        ['accuracy_broken', 'accuracy_seen']
+    """
+    broken, seen = vars(splits.validation)["broken"], splits.validation
+    return {"accuracy_broken": share_right(method, broken), "accuracy_seen": share_right(method, seen)}

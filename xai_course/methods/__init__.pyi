@@ -139,6 +139,21 @@ from .guidance import right_reasons as right_reasons
 from .check import ExplanationLossReport as ExplanationLossReport
 from .check import check_explanation_loss as check_explanation_loss
 
+# Rivals of a penalty: with masks, and with groups instead
+from .shortcuts import CDEP as CDEP
+from .shortcuts import MaskedInput as MaskedInput
+from .shortcuts import Pasted as Pasted
+from .shortcuts import RightReasons as RightReasons
+from .shortcuts import decomposed as decomposed
+from .shortcuts import masked_input as masked_input
+from .shortcuts import pasted as pasted
+from .groups import DFR as DFR
+from .groups import GroupDRO as GroupDRO
+from .groups import JTT as JTT
+from .groups import Reweighted as Reweighted
+from .groups import group_of as group_of
+from .groups import weighted_loss as weighted_loss
+
 # ReFF (Adachi and Yamaguchi 2022)
 from .reff import ReFF as ReFF
 from .reff import focusing_loss as focusing_loss

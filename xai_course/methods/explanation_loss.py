@@ -67,7 +67,8 @@ class ExplanationLoss(Criterion):
     r"""What the family shares: :math:`\sum_l w_l \, \mathrm{cost}(I_l, s)` for each image, then ``reduction``.
 
     A subclass says how a map is scaled (`prepare`) and what it costs (`cost`). A dead map costs nothing, has zero
-    gradient, and is counted in `look`: it is an escape to be watched.
+    gradient, and is counted in `look`: it is an escape to be watched. An annotation that covers the whole image says
+    nothing: its image costs nothing, and so a data set marks images that nobody annotated.
 
     Args:
         weights: :math:`w_l` >= 0, one for each layer; None for 1, or the squared strides where ``strided`` says so.
@@ -134,8 +135,8 @@ class ExplanationLoss(Criterion):
 
     def _layer(self, maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         maps, dead = self.prepare(maps.relu() if self.relu else maps, masks.shape[1:])
-        cost = self.cost(maps, masks.to(maps.dtype))
-        return torch.where(dead, torch.zeros_like(cost), cost), dead
+        cost, unknown = self.cost(maps, masks.to(maps.dtype)), masks.flatten(1).amin(1) == 1
+        return torch.where(dead | unknown, torch.zeros_like(cost), cost), dead
 
     def _checked(self, maps: Tensor) -> Tensor:
         if self.signed or self.relu:

@@ -17,6 +17,7 @@ PAPERS = {
     "minmax": "Min-Max entropy",
     "reff": "ReFF",
     "bench": "The bench",
+    "masks": "What are masks worth?",
 }
 
 
