@@ -162,7 +162,9 @@ def _one_step(
     labels = torch.arange(count) % classes
     if several:
         labels = torch.nn.functional.one_hot(labels, classes).float()
-    batch = Batch(torch.rand(count, *shape), labels, torch.rand(count, *shape[1:]) > 0.5, labels, torch.arange(count) % 2 > 0)
+    batch = Batch(
+        torch.rand(count, *shape), labels, torch.rand(count, *shape[1:]) > 0.5, labels, torch.arange(count) % 2 > 0
+    )
     data = _Few(batch)
     with torch.random.fork_rng(devices=[]):
         trained = method(net(Splits("", data, data, data, tuple(map(str, range(classes))), ""))).train()
