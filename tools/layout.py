@@ -17,7 +17,8 @@ MEASURED = """((width, paper, narrow) => {
   const within = (node, what) => node.closest(what);
   const page = document.documentElement.scrollWidth;
   if (page > width) {
-    const guilty = [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > width + 1);
+    const guilty = [...document.querySelectorAll("main *")].filter((e) =>
+      e.getBoundingClientRect().right > width + 1 && !within(e.parentElement, ".scrolls, mjx-assistive-mml"));
     found.push(`scrolls sideways: ${page} > ${width} px, because of ${guilty.slice(0, 3).map(name).join(", ")}`);
   }
   for (const node of document.querySelectorAll(".bd-article, .bd-article *")) {
@@ -32,7 +33,7 @@ MEASURED = """((width, paper, narrow) => {
     else if (node.tagName === "TABLE") {
       const first = [...node.rows].map((row) => row.cells[0]).filter((cell) => cell && cell.colSpan === 1);
       if (first.some((cell) => style(cell).position !== "sticky")) found.push(`its first column does not stand ${by}`);
-    } else if (width > narrow && !within(node, ".may-scroll")) found.push(`scrolls on a screen ${by}`);
+    } else if (width > narrow && !within(node, ".cell_output, dl.py")) found.push(`scrolls on a screen ${by}`);
   }
   if (paper) for (const fold of document.querySelectorAll(".bd-article details, .bd-article .toggle"))
     if ((fold.tagName === "DETAILS" && !fold.open) || fold.matches(".toggle-hidden"))

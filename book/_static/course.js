@@ -26,10 +26,12 @@
     }, { capture: true, passive: true });
     await window.MathJax?.startup?.promise;
     mark();
+    let waiting = 0;
+    const soon = () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(mark); };
+    addEventListener("resize", soon);
+    addEventListener("toggle", soon, true);
+    new ResizeObserver(soon).observe(document.querySelector(".bd-article") ?? document.body);
   });
-  let waiting = 0;
-  addEventListener("resize", () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(mark); });
-  addEventListener("beforeprint", mark);
 }
 
 // On paper nothing can be opened, so all that is folded is open while a page is printed.
