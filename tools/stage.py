@@ -17,8 +17,8 @@ from pathlib import Path
 import yaml
 
 from tools import (
-    BUILD, ROOT, assignment_paths, bibtex, building, default_repo, explorables, pictures, quiz, search, tables,
-    write_if_changed,
+    BUILD, ROOT, assignment_paths, bibtex, building, default_repo, explorables, notation, pictures, quiz, search,
+    tables, write_if_changed,
 )  # fmt: skip
 from tools.classroom.build import released
 from tools.fences import expand
@@ -118,11 +118,12 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
             text, papers = bibtex.offer(name, path.read_text("utf-8"), cited)
             text, unknown = expand(name, link_terms(name, text, known))
             text, malformed = quiz.expand(name, text)
+            text, unlisted = notation.expand(name, text)
             text, unmade = explorables.expand(name, text)
             text, drawings, undrawn = pictures.expand(name, text)
             text = search.known_as(name, text)
             files |= papers | drawings | {name: tables.narrow(text).encode()}
-            problems += unknown + malformed + unmade + undrawn
+            problems += unknown + malformed + unlisted + unmade + undrawn
         elif path.suffix != ".md" and path.is_file():
             files[name] = path.read_bytes()
     files |= {f"book/_static/vendor/mathjax/{name}": body for name, body in mathjax().items()}
