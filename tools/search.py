@@ -28,6 +28,6 @@ def known_as(name: str, text: str) -> str:
 
 
 def found(index: dict, stem, word: str) -> set[str]:
-    """The pages that the built index (``searchindex.js``, read) finds for a word."""
-    at = index["terms"].get(stem(word.lower()), [])
-    return {index["docnames"][number] for number in ([at] if isinstance(at, int) else at)}
+    """The pages that the built index (``searchindex.js``, read) finds for a word, in their text or their titles."""
+    at = [index[part].get(stem(word.lower()), []) for part in ("terms", "titleterms") if part in index]
+    return {index["docnames"][number] for found in at for number in ([found] if isinstance(found, int) else found)}

@@ -28,6 +28,7 @@ from tools.glossary import link_terms, script, terms
 OUT = BUILD / "staged"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2/*", "input/tex/extensions/*.js")
+LABS = "1234567"  # the notebooks that are labs of a chapter: their titles say so, or two pages would have one title
 COLAB = "https://colab.research.google.com/github"
 
 
@@ -99,6 +100,9 @@ def staged_notebook(path: Path, repo: str, branch: str, written_for: str) -> byt
         if shown := output.get("data", {}).get("text/markdown"):
             output["data"]["text/markdown"] = tables.narrow("".join(shown))
     about = notebook["metadata"].pop("xai_course", {})
+    title = notebook["cells"][0]
+    if (number := path.stem.split("_")[0]) in LABS:
+        title["source"] = re.sub(r"\A# (?!Lab )", f"# Lab {number}: ", "".join(title["source"]))
     notebook["cells"].insert(1, launch_card(path.name, about, repo, branch))
     return json.dumps(notebook, indent=1, ensure_ascii=False).encode()
 

@@ -119,7 +119,7 @@ def own_titles(titles: dict[str, str]) -> list[str]:
     names: dict[str, list[str]] = {}
     for name, title in titles.items():
         names.setdefault(NUMBER.sub("", title.strip()).lower(), []).append(name)
-    return [f"{' and '.join(same)} have one title: {title!r}" for title, same in names.items() if len(same) > 1]
+    return [f"{' and '.join(same)} have one title: {titles[same[0]]!r}" for same in names.values() if len(same) > 1]
 
 
 def searched(index: str, stem, wanted: dict[str, str] = search.KNOWN_AS) -> list[str]:
