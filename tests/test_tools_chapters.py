@@ -9,7 +9,9 @@ from tools.gates import chapters
 PICTURE = "```{picture} a.b\n:name: fig-a\n:alt: Something.\nA caption that says what is seen.\n```\n"
 EXERCISE = "```{exercise} Try\n:label: a-b\n*Easy, 20 minutes.* Do it.\n```\n"
 PROOF = "```{dropdown} Proof\n" + "folded " * 6000 + "\n```\n"
-SOUND = "# T\n\n*Theory about 15 minutes, exercises about 20, lab about 45.*\n\n" + "word " * 1200 + "\n\n" + PICTURE * 5
+SOUND = (
+    "# T\n\n*Theory about 15 minutes, exercises about 20, lab about 45.*\n\n" + "word " * 1200 + "\n\n" + PICTURE * 5
+)
 SOUND += EXERCISE + PROOF
 
 

@@ -203,9 +203,7 @@ def test_a_table_in_quoted_code_is_no_raw_table():
 
 def test_two_pages_of_one_title_are_found_whatever_their_number():
     titles = {"book/a.html": "1. Where? — Course", "notebooks/1.html": "Where? — Course", "book/b.html": "Here"}
-    assert html.own_titles(titles) == [
-        "book/a.html and notebooks/1.html have one title: '1. Where? — Course'"
-    ]
+    assert html.own_titles(titles) == ["book/a.html and notebooks/1.html have one title: '1. Where? — Course'"]
 
 
 def test_a_page_that_the_search_does_not_find_by_its_other_name_is_named():

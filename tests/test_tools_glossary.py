@@ -53,7 +53,9 @@ def test_the_glossary_is_in_alphabetical_order_and_read_whole():
 
 
 def test_meanings_are_plain_text_under_the_anchors_of_the_page():
-    found = meanings("```{glossary}\nclass activation map\nCAM\n  The map of a {term}`class <c>` of $K$.\n\nb\n  Two.\n```\n")
+    found = meanings(
+        "```{glossary}\nclass activation map\nCAM\n  The map of a {term}`class <c>` of $K$.\n\nb\n  Two.\n```\n"
+    )
     assert found["term-CAM"] == ("CAM", "The map of a class of K.") and found["term-b"] == ("b", "Two.")
     assert found["term-class-activation-map"][1] == found["term-CAM"][1]
     with pytest.raises(ValueError, match="a tip shows no formulas"):

@@ -28,7 +28,8 @@ def test_no_letter_is_declared_and_unused(chapter):
 
 
 def test_letters_are_read_out_of_formulas_and_names_are_not():
-    text = r"Let $\alpha_m$ and $\mathcal L = \sum_m \operatorname{softmax}(x_m)$, not `y`; $\mathrm{HNC}_{mse} \in \mathbb R$."
+    text = r"Let $\alpha_m$ and $\mathcal L = \sum_m \operatorname{softmax}(x_m)$, not `y`;"
+    text += r" $\mathrm{HNC}_{mse} \in \mathbb R$."
     assert notation.letters(text) == {"alpha": 1, "m": 3, "calL": 1, "x": 1}
     assert notation.letters("```{math}\n:label: a-b\nz = 2z\n```\n") == {"z": 2}
 
@@ -43,6 +44,8 @@ def test_fences_become_tables_and_an_unknown_chapter_names_its_line():
     text, problems = notation.expand("book/a.md", "# T\n\n```{notation} hnc\n```\n")
     assert not problems and text.startswith("# T\n\n| symbol | in the code | meaning |\n| --- |")
     assert text.count("\n| ") == len(notation.source()["hnc"]["rows"]) + 2
-    assert notation.expand("book/a.md", "\n```{notation} nn\n```\n")[1][0].startswith("book/a.md:2: notation is known of")
+    assert notation.expand("book/a.md", "\n```{notation} nn\n```\n")[1][0].startswith(
+        "book/a.md:2: notation is known of"
+    )
     several = notation.table("several")
     assert "| $s$ | all chapters |" in several and "|  | HNC | $s_o$ |" in several

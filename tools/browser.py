@@ -23,7 +23,10 @@ def find() -> str | None:
     """The program's path, None where there is no Chromium or Chrome."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
-SETTLED = """new Promise(done => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(() => done(1))), 50))"""
+
+SETTLED = (
+    """new Promise(done => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(() => done(1))), 50))"""
+)
 
 
 class Browser:
@@ -51,6 +54,7 @@ class Browser:
             raise
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # or the page believes that nobody looks at it
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -16,7 +16,13 @@ COMMON = {
     "seed",
     "spread",
 }  # everyday words: a link would only disturb
-PLAIN = {r"$\log K$": "log K", "$K$": "K", r"$\max(0, m - x)$": "max(0, m − x)", "$x$": "x", "$m$": "m"}  # formulas in a tip
+PLAIN = {
+    r"$\log K$": "log K",
+    "$K$": "K",
+    r"$\max(0, m - x)$": "max(0, m − x)",
+    "$x$": "x",
+    "$m$": "m",
+}  # formulas in a tip
 PLAIN_TEXT = re.compile(
     r"^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)[ \t]*$"  # code, and directives written with backticks
     r"|^:{3,}[^\n]*|^:[\w-]+:[^\n]*|^\([\w:.-]+\)=[^\n]*"  # a directive's first and last line, its options, targets

@@ -13,9 +13,7 @@ from functools import cache
 from tools import ROOT
 
 FENCE = re.compile(r"^```\{notation\}[ \t]*(?P<of>\S*)[ \t]*\n```[ \t]*$", re.M)
-MATH = re.compile(
-    r"\$\$(.+?)\$\$|(?<!\\)\$([^$]+?)\$|^```\{math\}[^\n]*\n(?::\w+:[^\n]*\n)*(.*?)^```", re.S | re.M
-)
+MATH = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$([^$]+?)\$|^```\{math\}[^\n]*\n(?::\w+:[^\n]*\n)*(.*?)^```", re.S | re.M)
 NO_LETTERS = re.compile(
     r"^```\{quiz.*?^```|(?<!`)`[^`\n]+`", re.M | re.S
 )  # options of a quiz bring letters of their own; code is no formula

@@ -193,9 +193,7 @@ def unfit(browser: Browser, view: View) -> list[str]:
 
 def working(browser: Browser) -> list[str]:
     """What is wrong with a page whatever its size: formulas, pictures, and all that a reader can move."""
-    return (
-        raw_formulas(browser) + broken_images(browser) + stuck_sliders(browser) + stuck_explorables(browser)
-    )
+    return raw_formulas(browser) + broken_images(browser) + stuck_sliders(browser) + stuck_explorables(browser)
 
 
 def check_page(
@@ -216,7 +214,9 @@ def check_page(
         if not at:
             problems += working(browser)
         found += [f"({view.name}): {problem}" for problem in problems]
-    for view in [view for view in views[::-1] if view.dark or view == views[0]]:  # last, for the formulas are lost by it
+    for view in [
+        view for view in views[::-1] if view.dark or view == views[0]
+    ]:  # last, for the formulas are lost by it
         browser.view(*view[1:3], phone=view.phone, dark=view.dark)
         found += [f"({view.name}): {problem}" for problem in barriers(browser, view.dark)]
     heard = console_errors(browser.events) + foreign_requests(browser.events, base)

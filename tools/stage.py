@@ -17,8 +17,19 @@ from pathlib import Path
 import yaml
 
 from tools import (
-    BUILD, ROOT, assignment_paths, bibtex, building, default_repo, explorables, notation, pictures, quiz, search,
-    tables, write_if_changed,
+    BUILD,
+    ROOT,
+    assignment_paths,
+    bibtex,
+    building,
+    default_repo,
+    explorables,
+    notation,
+    pictures,
+    quiz,
+    search,
+    tables,
+    write_if_changed,
 )  # fmt: skip
 from tools.classroom.build import released
 from tools.fences import expand

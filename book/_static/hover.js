@@ -5,7 +5,7 @@ terms come from glossary.js, and another page of the book is read only where pag
 
 addEventListener("load", () => {
   const article = document.querySelector(".bd-article");
-  if (!article || matchMedia("(hover: none)").matches) return;
+  if (!article) return;
   const SHOWN = ".math, .proof, .admonition, figure, .citation, .footnote, .citation-list > *";
   const tip = Object.assign(document.createElement("div"), { className: "tip", id: "tip", hidden: true });
   tip.setAttribute("role", "tooltip");
@@ -72,6 +72,7 @@ addEventListener("load", () => {
   const begin = (delay) => (event) => {
     const link = referred(event);
     if (!link || link === shownFor) return;
+    if (event.type === "focusin" ? !link.matches(":focus-visible") : event.pointerType === "touch") return;
     close();
     shownFor = link;
     waiting = setTimeout(open, delay, link);

@@ -53,7 +53,9 @@ def cues():
     """What gives a label away: eight images of one class for four settings of p and q."""
     settings = {"p = 0, q = 1\nbackground tells": (0.0, 1.0), "p = 1, q = 0\ninside tells": (1.0, 0.0)}
     settings |= {"p = 0, q = 0\nboth tell": (0.0, 0.0), "p = 1, q = 1\nonly the shape": (1.0, 1.0)}
-    rows = [_of_class(textured_digits(p=p, q=q, train=100, validation=1, test=1).train, 3, 7) for p, q in settings.values()]
+    rows = [
+        _of_class(textured_digits(p=p, q=q, train=100, validation=1, test=1).train, 3, 7) for p, q in settings.values()
+    ]
     return image_grid(rows, labels=list(settings), size=0.8)
 
 
@@ -98,8 +100,12 @@ def others():
         x, y, side = 1.0 + 1.8 * k, 1.45, 1.0
         sheet.axis.add_patch(Rectangle((x - side / 2, y - side / 2), side, side, fill=False, ec="#4d4d4d", lw=1.2))
         inside = k == 3
-        sheet.axis.add_patch(Ellipse((x - 0.05, y - 0.1), 0.5, 0.34, fc=CYCLE[0] if inside else "none", ec="#000000", lw=1.2))
-        sheet.axis.add_patch(Circle((x + 0.24, y + 0.08), 0.12, fc=CYCLE[0] if inside else "none", ec="#000000", lw=1.2))
+        sheet.axis.add_patch(
+            Ellipse((x - 0.05, y - 0.1), 0.5, 0.34, fc=CYCLE[0] if inside else "none", ec="#000000", lw=1.2)
+        )
+        sheet.axis.add_patch(
+            Circle((x + 0.24, y + 0.08), 0.12, fc=CYCLE[0] if inside else "none", ec="#000000", lw=1.2)
+        )
         if k == 2:
             sheet.axis.add_patch(Rectangle((x - 0.34, y - 0.31), 0.74, 0.55, fill=False, ec=CYCLE[1], lw=2))
         sheet.text(x, y + 0.38, ("bird", "bird, tree, sky", "bird", "bird")[k], fontsize=8, color=CYCLE[0])

@@ -1,4 +1,4 @@
-"""Gates on the chapters' sources: enough pictures, each with a caption, text one can finish, and minutes that are true."""
+"""Gates on the chapters' sources: enough pictures, each with a caption, text one can finish, minutes that are true."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ STATEMENT_MINUTES = 1.0  # of a proposition, its proof glanced at
 EXPLORABLE_MINUTES = 3.0
 QUESTION_MINUTES = 2
 OFF = 0.25  # the share by which a rounded promise may miss what is counted
-BLOCK = re.compile(
-    r"^(?P<fence>`{3,}|:{3,})\{(?P<kind>[\w:-]+)\}[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.M | re.S
-)
+BLOCK = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<kind>[\w:-]+)\}[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.M | re.S)
 FOLDED = ("dropdown", "quiz", "exercise", "solution", "report", "departures", "notation", "bench", "prf:proof")
 HIDDEN = re.compile(r"^:[\w-]+:[^\n]*$|\{[\w:-]+\}`[^`]*`|^\|[^\n]*$", re.M)  # options, roles, tables
 DISPLAY = re.compile(r"^\$\$.*?^\$\$|^```\{math\}.*?^```", re.M | re.S)
 PROMISE = re.compile(r"\*Theory about (?P<theory>\d+) minutes, exercises about (?P<exercises>\d+)")
 EXERCISE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{exercise\}[^\n]*\n(?P<body>.*?)^(?P=fence)", re.M | re.S)
 ASKED = re.compile(r"(?P<minutes>\d+) minutes")
-FIGURE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<kind>figure|picture|image)\}[^\n]*\n(?P<body>.*?)^(?P=fence)", re.M | re.S)
+FIGURE = re.compile(
+    r"^(?P<fence>`{3,}|:{3,})\{(?P<kind>figure|picture|image)\}[^\n]*\n(?P<body>.*?)^(?P=fence)", re.M | re.S
+)
 INLINE = re.compile(r"!\[[^\]]*\]\([^)]+\)")
 
 
 def figures(name: str, page: str) -> list[str]:
     """A chapter explains with pictures, and each says in words what is to be seen."""
     found = []
-    pictures = [match for match in FIGURE.finditer(page)]
+    pictures = list(FIGURE.finditer(page))
     if len(pictures) < FIGURES:
         found.append(f"{name}: {len(pictures)} figures, at least {FIGURES}")
     for match in pictures:
@@ -39,7 +39,9 @@ def figures(name: str, page: str) -> list[str]:
         if len(caption.split()) < 6:
             found.append(f"{name}:{page.count(chr(10), 0, match.start()) + 1}: a {match['kind']} without a caption")
     for match in INLINE.finditer(page):
-        found.append(f"{name}:{page.count(chr(10), 0, match.start()) + 1}: a picture without a caption: {match[0][:40]}")
+        found.append(
+            f"{name}:{page.count(chr(10), 0, match.start()) + 1}: a picture without a caption: {match[0][:40]}"
+        )
     return found
 
 
