@@ -211,14 +211,11 @@ def check_page(
             problems.append("does not follow the reader's wish for dark colours")
         if out and view.name in kept:
             browser.picture(out / f"{name.removesuffix('.html').replace('/', '-')}-{view.name}.png")
-        if not at:
-            problems += working(browser)
         found += [f"({view.name}): {problem}" for problem in problems]
-    for view in [
-        view for view in views[::-1] if view.dark or view == views[0]
-    ]:  # last, for the formulas are lost by it
+    for view in [view for view in views[::-1] if view.dark or view == views[0]]:  # last: it moves what can be moved
         browser.view(*view[1:3], phone=view.phone, dark=view.dark)
-        found += [f"({view.name}): {problem}" for problem in barriers(browser, view.dark)]
+        problems = ([] if view.dark else working(browser)) + barriers(browser, view.dark)
+        found += [f"({view.name}): {problem}" for problem in problems]
     heard = console_errors(browser.events) + foreign_requests(browser.events, base)
     return list(dict.fromkeys(found)) + [f"({views[0].name}): {problem}" for problem in dict.fromkeys(heard)]
 
