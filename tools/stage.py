@@ -118,6 +118,14 @@ def staged_notebook(path: Path, repo: str, branch: str, written_for: str) -> byt
     return json.dumps(notebook, indent=1, ensure_ascii=False).encode()
 
 
+def assignments(repo: str) -> dict[str, bytes]:
+    """The assignments without their solutions, which the chapters offer."""
+    return {
+        f"book/assignments/{path.name}": released(path).replace(default_repo(), repo).encode()
+        for path in assignment_paths()
+    }
+
+
 def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
     """Every file of the staged tree by its name, and the problems of the pages. Only what _toc.yml lists is staged."""
     files = {"_config.yml": staged_config((ROOT / "_config.yml").read_text("utf-8"), repo, branch).encode()}
@@ -144,8 +152,7 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
     files |= {f"book/_static/vendor/mathjax/{name}": body for name, body in mathjax().items()}
     for path in [p for p in sorted((BUILD / "executed").glob("*.ipynb")) if f"notebooks/{p.stem}" in listed]:
         files[f"notebooks/{path.name}"] = staged_notebook(path, repo, branch, default_repo())
-    for path in assignment_paths():  # without solutions
-        files[f"book/assignments/{path.name}"] = released(path).replace(default_repo(), repo).encode()
+    files |= assignments(repo)
     files["CITATION.cff"] = (ROOT / "CITATION.cff").read_bytes()
     return files, problems
 
