@@ -212,9 +212,11 @@ def check_page(
         if out and view.name in kept:
             browser.picture(out / f"{name.removesuffix('.html').replace('/', '-')}-{view.name}.png")
         found += [f"({view.name}): {problem}" for problem in problems]
-    for view in [view for view in views[::-1] if view.dark or view == views[0]]:  # last: it moves what can be moved
+    for at, view in enumerate(views):  # after all pictures: this moves what can be moved, and takes the formulas out
+        if at and not view.dark:
+            continue
         browser.view(*view[1:3], phone=view.phone, dark=view.dark)
-        problems = ([] if view.dark else working(browser)) + barriers(browser, view.dark)
+        problems = ([] if at else working(browser)) + barriers(browser, view.dark)
         found += [f"({view.name}): {problem}" for problem in problems]
     heard = console_errors(browser.events) + foreign_requests(browser.events, base)
     return list(dict.fromkeys(found)) + [f"({views[0].name}): {problem}" for problem in dict.fromkeys(heard)]

@@ -98,7 +98,7 @@ image and see what each network's map and answer make of it. Chapter 1, "The que
     const picture = element(left, "image", { x: 12, y: 28, width: 196, height: 196, style: "image-rendering: pixelated" });
     const scale = 196 / SIDE;
     const square = point(left, {
-      x: 12 + 24 * scale, y: 28 + 8 * scale, name: "middle of the grey square", colour: "var(--ex-2)", radius: 7, step: 2 * scale,
+      x: 12 + 16 * scale, y: 28 + 16 * scale, name: "middle of the grey square", colour: "var(--ex-2)", radius: 7, step: 2 * scale,
       limit: (x, y) => [clamp(x, 12, 208), clamp(y, 28, 224)], move: () => update(),
     });
     const title = label(left, 12, 246);
@@ -112,7 +112,7 @@ image and see what each network's map and answer make of it. Chapter 1, "The que
     const first = bar(stage);
     choice(first, { name: "background", options: { 0: "of its class", 1: "another" }, value: "0", input: (v) => { other = Number(v); update(); } });
     const controls = bar(stage);
-    const size = slider(controls, { name: "side of the square", min: 0, max: 20, step: 2, value: 0, text: (v) => `${v} pixels`, input: () => update() });
+    const size = slider(controls, { name: "side of the square", min: 0, max: 24, step: 2, value: 12, text: (v) => `${v} pixels`, input: () => update() });
     const shift = slider(controls, { name: "map of the answer, or of class", min: -1, max: 9, step: 1, value: -1, text: (v) => (v < 0 ? "answer" : `${v}`), input: () => update() });
     button(controls, "Another digit", () => { at = (at + 2) % images.length; update(); });
     const say = readout(stage);
@@ -133,7 +133,7 @@ image and see what each network's map and answer make of it. Chapter 1, "The que
       });
       const verdicts = answers.map((k) => (k === class_ ? `${k}, rightly` : `${k}, wrongly`));
       say(`The network that was told says ${verdicts[0]}; the one that learnt digits says ${verdicts[1]}. `
-        + (size.value === 0 ? "Make the square larger and cover the digit, then the background." : "What had to be hidden to change an answer?"));
+        + (size.value === 0 ? "Nothing is hidden now." : "What has to be hidden to change an answer? Try the digit, then the background."));
     }
     update();
   }
