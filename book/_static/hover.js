@@ -53,6 +53,7 @@ addEventListener("load", () => {
     const what = await content(link);
     if (!what || shownFor !== link) return;
     what.querySelectorAll("[id]").forEach((node) => node.removeAttribute("id"));
+    what.querySelectorAll(".headerlink").forEach((node) => node.remove());
     what.querySelectorAll("a, button").forEach((node) => node.replaceWith(...node.childNodes));
     what.removeAttribute("id");
     what.classList.remove("scrolls", "toggle-hidden");

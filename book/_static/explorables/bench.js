@@ -41,7 +41,7 @@ Chapter 7. The numbers are the run records' (written into the page when it is bu
       const x = (v) => middle + (clamp(v, -edge, edge) / edge) * half;
       label(svg, 6, 16, "method");
       label(svg, middle, 16, `${shown.metric}: difference`, { "text-anchor": "middle" });
-      label(svg, wide - 6, 16, "time × CE", { "text-anchor": "end" });
+      label(svg, wide - 6, 16, wide < 620 ? "time" : "time × CE", { "text-anchor": "end" });
       element(svg, "path", { d: `M${middle} 24V${34 + 24 * rows.length}`, class: "ex-guide" });
       rows.forEach((row, i) => {
         const y = 42 + 24 * i;
