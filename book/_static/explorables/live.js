@@ -112,7 +112,7 @@ image and see what each network's map and answer make of it. Chapter 1, "The que
     const first = bar(stage);
     choice(first, { name: "background", options: { 0: "of its class", 1: "another" }, value: "0", input: (v) => { other = Number(v); update(); } });
     const controls = bar(stage);
-    const size = slider(controls, { name: "side of the square", min: 0, max: 24, step: 2, value: 12, text: (v) => `${v} pixels`, input: () => update() });
+    const size = slider(controls, { name: "side of the square", min: 0, max: 24, step: 2, value: 12, text: (v) => `${v} px`, input: () => update() });
     const shift = slider(controls, { name: "map of the answer, or of class", min: -1, max: 9, step: 1, value: -1, text: (v) => (v < 0 ? "answer" : `${v}`), input: () => update() });
     button(controls, "Another digit", () => { at = (at + 2) % images.length; update(); });
     const say = readout(stage);
