@@ -1,6 +1,7 @@
 // What is too wide scrolls in its own box: it is marked, reachable by the keyboard, and fades where more is to come.
 {
-  const BOXES = ".bd-article :is(table, pre, div.math, span.math, .cell_output, .output)";
+  const BOXES = ".bd-article :is(table, pre, div.math, span.math, .cell_output, .output, figure.drawn)";
+  const [WIDE, MOST] = [1.35, 640]; // a picture that would shrink by more than this is shown larger and scrolls
   const more = (box) => box.toggleAttribute("data-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
   const wide = (box) => box.matches("span.math")
     ? box.getBoundingClientRect().width > box.parentElement.clientWidth
@@ -8,6 +9,12 @@
   const mark = () => {
     const boxes = [...document.querySelectorAll(BOXES)];
     boxes.forEach((box) => box.classList.remove("scrolls"));
+    const room = document.querySelector(".bd-article")?.clientWidth;
+    for (const image of document.querySelectorAll(".bd-article :is(figure.drawn, .cell_output) img")) {
+      const large = room < 600 && image.naturalWidth > WIDE * room;
+      image.classList.toggle("as-drawn", large);
+      image.style.width = large ? `${Math.min(image.naturalWidth, MOST)}px` : "";
+    }
     const found = new Set(boxes.filter(wide)); // measured before anything is changed again, or each would cost a layout
     for (const box of boxes) {
       box.classList.toggle("scrolls", found.has(box));
