@@ -18,6 +18,7 @@ BODY = """<p>See <a class="reference internal" id="eq" href="#equation-one">(1)<
 <div class="math" id="equation-one">x = 1</div>
 <div class="proof admonition" id="prop-one"><p>It holds. <a href="#eq">Why</a></p></div>
 <pre style="overflow: auto">{wide}</pre>
+<figure class="drawn"><img src="{picture}" alt="A wide drawing."></figure>
 <details><summary>Proof</summary>Folded.</details>"""
 GLOSSARY = {"term-GAP": ["GAP", "The mean of each feature map."]}
 
@@ -34,7 +35,8 @@ def page(browser, tmp_path):
     scripts += [(STATIC / name).read_text("utf-8") for name in ("course.js", "hover.js")]
     head = f"<style>{(STATIC / 'course.css').read_text('utf-8')}</style>"
     head += "".join(f"<script>{script}</script>" for script in scripts)
-    body = BODY.format(wide="x = 1; " * 200)
+    (tmp_path / "wide.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="900" height="90"></svg>')
+    body = BODY.format(wide="x = 1; " * 200, picture="wide.svg")
     (tmp_path / "page.html").write_text(f'{head}<main class="bd-article">{body}</main>', encoding="utf-8")
     browser.view(1280, 900)
     browser.open((tmp_path / "page.html").as_uri())
@@ -75,6 +77,16 @@ def test_what_scrolls_is_marked_and_what_fits_again_is_not(page):
     page.evaluate("document.querySelector('pre').textContent = 'short'; dispatchEvent(new Event('resize')); 0")
     page.settle()
     assert page.evaluate(box) == [False, -1, False]
+
+
+def test_a_wide_drawing_is_not_shrunk_on_a_phone_but_scrolls(page):
+    state = """(([image, figure]) => [image.clientWidth, figure.classList.contains('scrolls'), figure.tabIndex])(
+      [document.querySelector('img'), document.querySelector('figure')])"""
+    assert page.evaluate(state) == [900, False, -1]
+    page.view(390, 844)
+    assert page.evaluate(state) == [640, True, 0]
+    page.view(1280, 900)
+    assert page.evaluate(state) == [900, False, -1]
 
 
 def test_folds_are_open_while_a_page_is_printed(page):
