@@ -44,6 +44,7 @@ VIEWS = (
 KEPT = ("wide", "phone", "dark")  # the views whose pictures are kept; `--all` keeps every view's
 SKIPPED = ("genindex", "search", "py-modindex")
 AXE_LIMIT = 15000  # elements; on longer pages (the library) the accessibility checker takes minutes
+STILL = "* { transition: none !important }"  # or colours would be judged on their way from light to dark
 SLIDERS = "[...document.querySelectorAll('.bd-article :is(.xai-slider, .cell_output) input[type=range]')]"
 CONTROLS = "[...document.querySelectorAll('figure.explorable :is(input, button, [tabindex])')]"
 SHOWN = "[...{slider}.closest('.xai-slider, .cell_output').querySelectorAll('img')].filter(i => !i.hidden)"
@@ -175,6 +176,10 @@ def barriers(browser: Browser, dark: bool) -> list[str]:
     # gives all its boxes one id that nothing refers to. Formulas go: their thousands of elements are the renderer's own
     # and would keep the checker busy for half a minute.
     browser.evaluate("document.querySelectorAll('mjx-container').forEach(formula => formula.replaceWith('x'))")
+    browser.evaluate(
+        f"document.head.append(Object.assign(document.createElement('style'), {{textContent: '{STILL}'}}))"
+    )
+    browser.settle()
     options = "resultTypes: ['violations'], rules: {'duplicate-id': {enabled: false}}, runOnly: "
     options += "['color-contrast']" if dark else "['wcag2a', 'wcag2aa']"
     script = f"""axe.run({{exclude: [['.citation-list']]}}, {{{options}}}).then(r => r.violations.map(
