@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from tools.browser import HINT, Browser, find
+from tools.figures import live
+from xai_course.maps import class_activation_map
 from xai_course.measure.minmax import conditional_entropy
 from xai_course.measure.scores import energy_in_mask
 from xai_course.measure.statistics import paired
 from xai_course.methods import amc, hnc, loss_attention, minmax
 from xai_course.methods.guidance import Energy, RelevantFocus
+from xai_course.nets.convnets import small_cnn
 
 FOLDER = Path(__file__).parents[1] / "book" / "_static" / "explorables"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.js") if path.stem != "core")
@@ -73,6 +76,40 @@ def test_looking(javascript):
     x = [[m[0].tolist(), k.flatten().tolist()] for m, k in zip(maps, mask)]
     expected = energy_in_mask(maps[:, 0].view(-1, 4, 4), mask)
     assert_same(javascript("looking", "core.energyInMask(x[0], x[1])", x), expected.tolist())
+
+
+@torch.no_grad()
+def lively(seed: int) -> torch.nn.Module:
+    """A `small_cnn` whose BatchNorms have seen something, in evaluation mode."""
+    net = small_cnn(seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for norm in [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]:
+        for values, low in ((norm.running_mean, -0.3), (norm.running_var, 0.5), (norm.weight, 0.5), (norm.bias, -0.2)):
+            values.copy_(low + torch.rand(values.shape, generator=generator))
+    return net.eval()
+
+
+def test_rounding_the_weights_changes_no_answer():
+    net, images = lively(0), torch.rand(CASES, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before, after = net(images), live.restored(live.exported(net))(images)
+    assert (before.softmax(1) - after.softmax(1)).abs().max() < 1e-3
+
+
+@needs_browser
+def test_a_network_of_the_labs_gives_pytorchs_maps_and_logits(browser):
+    data = live.exported(lively(0))
+    net, images = live.restored(data), torch.rand(CASES, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        maps = class_activation_map(net.features(images), net.head.weight, classes=torch.arange(10).expand(CASES, 10))
+        logits = net(images)
+    browser.evaluate(f"window.net = Explorable.known.live.core.network({json.dumps(data)}); 0")
+    script = "((e) => [...e.cams.flat(), ...e.logits])(Explorable.known.live.core.explained(net, new Float32Array(x)))"
+    for part in range(0, CASES, 50):  # 3,072 numbers each
+        cases = json.dumps([[round(v, 7) for v in image.flatten().tolist()] for image in images[part : part + 50]])
+        found = browser.evaluate(f"{cases}.map((x) => {script})")
+        expected = torch.cat([maps[part : part + 50].flatten(1), logits[part : part + 50]], 1)
+        assert_same(found, expected.tolist(), 1e-4)
 
 
 @needs_browser

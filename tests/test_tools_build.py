@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 
 import pytest
 
@@ -49,6 +50,23 @@ def test_a_change_builds_again_and_new_settings_build_from_nothing(book, name, k
     build.main()
     (root / name).write_text("two")
     assert build.main() == 0 and calls == [False, kept]
+
+
+def test_a_changed_style_sheet_alone_reaches_the_pages_under_a_new_address(book):
+    """Sphinx copies no static file when no page has changed, and the page's address of it holds the old checksum."""
+    root, _ = book
+    style = root / "_build" / "staged" / "book" / "_static" / "course.css"
+    style.parent.mkdir(parents=True)
+    style.write_text("p {color: red}")
+    build.main()
+    page = root / "_build" / "html" / "notebooks" / "1.html"
+    page.parent.mkdir()
+    page.write_text('<link href="../_static/course.css?v=00000000"><link href="../_static/theme.css?v=00000001">')
+    style.write_text("p {color: blue}")
+    assert build.main() == 0
+    assert (root / "_build" / "html" / "_static" / "course.css").read_text() == "p {color: blue}"
+    fresh = f"course.css?v={zlib.crc32(b'p {color: blue}'):08x}"
+    assert fresh in page.read_text() and "theme.css?v=00000001" in page.read_text()
 
 
 def test_a_failure_is_not_remembered_as_built(book):

@@ -183,6 +183,8 @@ PAGE_FAULTS = {
     '<img src="y.png" alt="_images/y.png">': "alternative text",
     '<a href="https://github.com/a/b/blob/main/notebooks/gone.ipynb">Colab</a>': "does not track",
     '<a href="https://github.com/a/b/edit/main/book/gone.md">edit</a>': "does not track",
+    "<table><tr>" + "<td>1</td>" * 8 + "</tr></table>": "a table has 8 columns, at most 7",
+    "<p>| a | b | | --- | --- | | 1 | 2 |</p>": "a table is shown as raw text",
 }
 
 
@@ -193,6 +195,23 @@ def test_a_sound_page_passes():
 @pytest.mark.parametrize("fault", PAGE_FAULTS)
 def test_a_broken_page_is_stopped(fault):
     assert PAGE_FAULTS[fault] in "\n".join(html.check_page(html.Page(PAGE + fault), TRACKED))
+
+
+def test_a_table_in_quoted_code_is_no_raw_table():
+    assert html.tables_set(html.Page("<pre>| a |\n| --- |</pre><table><tr><td colspan='7'>1</td></tr></table>")) == []
+
+
+def test_two_pages_of_one_title_are_found_whatever_their_number():
+    titles = {"book/a.html": "1. Where? — Course", "notebooks/1.html": "Where? — Course", "book/b.html": "Here"}
+    assert html.own_titles(titles) == ["book/a.html and notebooks/1.html have one title: '1. Where? — Course'"]
+
+
+def test_a_page_that_the_search_does_not_find_by_its_other_name_is_named():
+    index = 'Search.setIndex({"docnames": ["book/a", "book/b"], "terms": {"heatmap": 0, "salienc": [0, 1]}})'
+    wanted = {"book/a": "heatmap saliency", "book/b": "saliency heatmap of", "book/c": "rollout"}
+    assert html.searched(index, lambda word: word.replace("saliency", "salienc"), wanted) == [
+        "search for 'heatmap' does not find book/b"
+    ]
 
 
 TOC = """format: jb-book
@@ -210,11 +229,12 @@ def site(tmp_path: Path) -> Path:
     for name in ("book/intro", "book/theory", "notebooks/lab"):
         page = tmp_path / "_build" / "html" / f"{name}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text("<p>hello</p>")
+        page.write_text(f"<title>{name}</title><p>hello</p>")
         source = tmp_path / (f"{name}.ipynb" if name.startswith("n") else f"{name}.md")
         source.parent.mkdir(exist_ok=True)
         source.write_text("{}")
     (tmp_path / "_toc.yml").write_text(TOC)
+    (tmp_path / "_build" / "html" / "searchindex.js").write_text('Search.setIndex({"docnames": [], "terms": {}})')
     return tmp_path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tools import ROOT
-from tools.glossary import link_terms, terms
+from tools.glossary import link_terms, meanings, terms
 
 KNOWN = ["class activation map", "shortcut", "map"]
 LINKED = "{term}`shortcut <shortcut>`"
@@ -50,3 +50,16 @@ def test_the_glossary_is_in_alphabetical_order_and_read_whole():
     entries = [line for line in text.split("```{glossary}\n")[1].splitlines() if line and line[0] not in " `"]
     firsts = [e for e, before in zip(entries, ["", *entries], strict=False) if f"{before}\n{e}\n" not in text]
     assert firsts == sorted(firsts, key=str.lower)
+
+
+def test_meanings_are_plain_text_under_the_anchors_of_the_page():
+    found = meanings(
+        "```{glossary}\nclass activation map\nCAM\n  The map of a {term}`class <c>` of $K$.\n\nb\n  Two.\n```\n"
+    )
+    assert found["term-CAM"] == ("CAM", "The map of a class of K.") and found["term-b"] == ("b", "Two.")
+    assert found["term-class-activation-map"][1] == found["term-CAM"][1]
+    with pytest.raises(ValueError, match="a tip shows no formulas"):
+        meanings("```{glossary}\na\n  Is $\\sqrt 2$.\n```\n")
+    assert set(terms((ROOT / "book" / "glossary.md").read_text("utf-8"))) <= {
+        name for name, _ in meanings((ROOT / "book" / "glossary.md").read_text("utf-8")).values()
+    }

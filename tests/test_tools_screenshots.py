@@ -12,7 +12,7 @@ from tools import screenshots
 from tools.browser import HINT, Browser, find
 
 pytestmark = pytest.mark.skipif(find() is None, reason=HINT)
-WIDE, PHONE, DARK = screenshots.VIEWS
+WIDE, WIDER, PHONE, PAPER, DARK = screenshots.VIEWS
 
 
 def png(grey: int) -> str:
@@ -33,9 +33,9 @@ def slider(move: str) -> str:
 
 
 MOVE = "const v=this.value;this.closest('.xai-slider').querySelectorAll('img').forEach((g,i)=>{g.hidden=i!=v})"
-DARK_SCRIPT = (
-    "document.documentElement.dataset.theme = matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : ''"
-)
+DARK_SCRIPT = """const dark = matchMedia('(prefers-color-scheme: dark)');
+const dress = () => { document.documentElement.dataset.theme = dark.matches ? 'dark' : ''; };
+dark.addEventListener('change', dress); dress();"""
 
 
 def page(body: str, script: str = DARK_SCRIPT) -> str:
@@ -52,18 +52,22 @@ def browser():
 
 @pytest.fixture
 def problems(browser, tmp_path):
-    def of(body: str, view=WIDE, **more) -> str:
+    def of(body: str, *views, **more) -> str:
         (tmp_path / "page.html").write_text(page(body, **more))
         with screenshots.served(tmp_path) as base:
-            return "\n".join(screenshots.check_page(browser, base, "page.html", view, tmp_path / "out"))
+            found = screenshots.check_page(browser, base, "page.html", tmp_path / "out", views=views or (WIDE,))
+            return "\n".join(found)
 
     return of
 
 
-def test_a_sound_page_passes_in_every_view(problems, tmp_path):
+def test_a_sound_page_passes_in_every_view_and_is_loaded_once(problems, tmp_path, browser, monkeypatch):
+    opened = []
+    monkeypatch.setattr(browser, "open", lambda url: opened.append(url) or Browser.open(browser, url))
     body = slider(MOVE) + f'<img src="{png(9)}" alt="A grey point.">'
-    assert [problems(body, view) for view in screenshots.VIEWS] == ["", "", ""]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"page-{v.name}.png" for v in screenshots.VIEWS}
+    assert problems(body, *screenshots.VIEWS) == ""
+    assert [url for url in opened if "page.html" in url] == opened[1:]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"page-{n}.png" for n in ("wide", "phone", "dark")}
 
 
 @pytest.mark.parametrize(
@@ -85,11 +89,41 @@ def test_a_fault_is_found(problems, body, expected):
 
 def test_a_page_wider_than_a_phone_is_found(problems):
     wide = '<div style="width: 900px">wide</div>'
-    assert "scrolls sideways" in problems(wide, PHONE) and "sideways" not in problems(wide)
+    assert "(phone): scrolls sideways: 9" in problems(wide, WIDE, PHONE) and "sideways" not in problems(wide)
+
+
+MARKED = 'class="scrolls" tabindex="0"'
+LONG = '<div style="width: 3000px; height: 9px"></div>'
+ROW = '<tr><td style="{look}">name</td><td><div style="width: 3000px">1</div></td></tr>'
+
+
+def boxed(inside: str, more: str = MARKED, tag: str = "div") -> str:
+    return f'<{tag} {more} style="display: block; overflow-x: auto">{inside}</{tag}>'
+
+
+@pytest.mark.parametrize(
+    ("body", "view", "expected"),
+    [
+        (f'<div style="overflow: hidden">{LONG}</div>', WIDE, "cut off by"),
+        (boxed(LONG, ""), PHONE, "scrolls and does not show it by"),
+        (boxed(LONG), WIDER, "scrolls on a screen by"),
+        (boxed(LONG), PAPER, "cut off on paper by"),
+        (boxed(ROW.format(look=""), tag="table"), PHONE, "its first column does not stand"),
+        ("<details><summary>Proof</summary>It is so.</details>", PAPER, "stays folded on paper"),
+    ],
+)
+def test_what_does_not_fit_is_found(problems, body, view, expected):
+    assert f"({view.name}): {expected}" in problems(body, view)
+
+
+def test_what_scrolls_as_it_should_is_let_pass(problems):
+    assert problems(boxed(LONG), PHONE) == ""  # a formula or code on a phone, marked and reached by keyboard
+    assert problems(boxed(ROW.format(look="position: sticky; left: 0"), tag="table"), WIDE, PHONE) == ""
+    assert problems('<div class="bd-article"><div class="cell_output">' + boxed(LONG) + "</div></div>") == ""
 
 
 def test_a_page_that_stays_light_is_found(problems):
-    assert "dark colours" in problems("<p>text</p>", DARK, script="")
+    assert "dark colours" in problems("<p>text</p>", WIDE, DARK, script="")
 
 
 def explorable(inside: str, live: str = 'data-live="yes"') -> str:

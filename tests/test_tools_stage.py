@@ -73,7 +73,7 @@ def test_a_staged_notebook_has_card_and_fork_and_no_widget_state(tmp_path):
     widget = {"output_type": "display_data", "data": {stage.WIDGET_MIME: {}, "text/plain": "interactive(...)"}}
     kept = {"output_type": "stream", "name": "stdout", "text": "42"}
     cells = [
-        {"cell_type": "markdown", "id": "0", "metadata": {}, "source": "# Lab"},
+        {"cell_type": "markdown", "id": "0", "metadata": {}, "source": "# Angles"},
         {"cell_type": "code", "id": "1", "metadata": {}, "source": "git+.../OWNER/REPO.git", "outputs": [widget, kept]},
     ]
     about = {"executed": "2026-11-20", "seconds": 31, "memory_mb": 1075, "python": "3.11.7", "torch": "2.15.0"}
@@ -82,11 +82,34 @@ def test_a_staged_notebook_has_card_and_fork_and_no_widget_state(tmp_path):
     path.write_text(json.dumps({"cells": cells, "metadata": {"widgets": {}, "xai_course": about}}))
     staged = json.loads(stage.staged_notebook(path, "a/b", "v2", "OWNER/REPO"))
     title, card, code = staged["cells"]
-    assert title["source"] == "# Lab" and "widgets" not in staged["metadata"]
+    assert title["source"] == "# Lab 2: Angles" and "widgets" not in staged["metadata"]
     assert "https://colab.research.google.com/github/a/b/blob/v2/notebooks/2_amc.ipynb" in card["source"]
     assert "Executed 2026-11-20 in 31 s with 1.0 GB of memory at profile smoke" in card["source"]
     assert "whose budget is 2 min, 2 GB (Python 3.11.7, torch 2.15.0)" in card["source"]
     assert code["outputs"] == [kept] and code["source"] == "git+.../a/b.git"
+
+
+def test_every_assignment_is_offered_by_its_chapter_and_without_solutions():
+    files = stage.assignments("a/b")
+    pages = "".join(path.read_text("utf-8") for path in (stage.ROOT / "book").glob("*.md"))
+    assert len(files) == 6
+    for name, body in files.items():
+        assert f"`notebook <{name.removeprefix('book/')}>`" in pages
+        assert b"BEGIN SOLUTION" not in body and b"raise NotImplementedError()" in body and b"a/b" in body
+
+
+def test_a_wide_table_that_a_cell_prints_is_split(tmp_path):
+    table = "| row | " + " | ".join("abcdefgh") + " |\n|" + " --- |" * 9 + "\n| one |" + " 1 |" * 8 + "\n"
+    output = {"output_type": "display_data", "data": {"text/markdown": [table]}, "metadata": {}}
+    cells = [
+        {"cell_type": "markdown", "id": "0", "metadata": {}, "source": "# Lab 7"},
+        {"cell_type": "code", "id": "1", "metadata": {}, "source": "", "outputs": [output]},
+    ]
+    path = tmp_path / "7_bench.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {}}))
+    staged = json.loads(stage.staged_notebook(path, "a/b", "v2", "OWNER/REPO"))
+    assert staged["cells"][0]["source"] == "# Lab 7"
+    assert staged["cells"][2]["outputs"][0]["data"]["text/markdown"].count("| row |") == 2
 
 
 def test_sync_writes_only_what_changed_and_removes_what_went(tmp_path):

@@ -24,6 +24,11 @@ def find() -> str | None:
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
+SETTLED = (
+    """new Promise(done => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(() => done(1))), 50))"""
+)
+
+
 class Browser:
     """One browser with one tab. Use as a context manager; ``events`` collects what the tab reports."""
 
@@ -49,6 +54,7 @@ class Browser:
             raise
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # or the page believes that nobody looks at it
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -91,13 +97,18 @@ class Browser:
             raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
         return answer["result"].get("value")
 
-    def view(self, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
-        """Set the window's size in CSS pixels and the reader's preferred colours, for pages opened after this."""
-        self.call("Page.navigate", url="about:blank")  # or the last page's scroll and zoom leak into the next picture
+    def view(self, width: int, height: int, *, phone: bool = False, dark: bool = False, paper: bool = False) -> None:
+        """The window's size in CSS pixels, the reader's preferred colours, paper or screen; the open page follows."""
         self._window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
         self.call("Emulation.setDeviceMetricsOverride", **self._window)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Emulation.setEmulatedMedia", features=[scheme], media="print" if paper else "")
+        self.evaluate("scrollTo(0, 0)")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what the last change has set off in the page is drawn."""
+        self.evaluate(SETTLED)
 
     def open(self, address: str) -> None:
         """Load a page and wait until its formulas are set; ``events`` holds this page's events only."""
@@ -105,7 +116,7 @@ class Browser:
         self.call("Page.navigate", url=address)
         self.evaluate(LOADED)
         self.evaluate("(window.MathJax?.startup?.promise ?? Promise.resolve()).then(() => true)")
-        self.evaluate("new Promise(done => setTimeout(() => done(1), 150))")
+        self.settle()
 
     def press(self, key: str) -> None:
         """One key, down and up, to the element that has the focus."""
@@ -119,7 +130,7 @@ class Browser:
         height = self.call("Page.getLayoutMetrics")["cssContentSize"]["height"]
         window = {**self._window, "height": min(max(int(height), self._window["height"]), limit)}
         self.call("Emulation.setDeviceMetricsOverride", **window)
-        self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
+        self.settle()
         data = self.call("Page.captureScreenshot", format="png")["data"]
         self.call("Emulation.setDeviceMetricsOverride", **self._window)
         path.parent.mkdir(parents=True, exist_ok=True)

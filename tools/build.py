@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from tools import BUILD, ROOT, building
+from tools import BUILD, ROOT, building, write_if_changed
 
 STAGED, HTML = BUILD / "staged", BUILD / "html"
 STAMP = BUILD / "html.digest"
+ASKED = re.compile(r"(?P<file>_static/[\w./-]+\.(?:css|js))\?v=[0-9a-f]{8}")  # how a page asks for a static file
 ZIP = HTML / "_static" / "xai-course-book.zip"
 
 
@@ -46,6 +49,25 @@ def sphinx() -> int:
     return done.returncode
 
 
+def carry_static() -> None:
+    """Bring every static file of the staged tree to the pages, and their address, which holds a checksum, up to date.
+
+    Sphinx copies static files only when some page has changed, and then leaves the old addresses in the other pages: a
+    reader's browser would go on showing the style sheet that it has kept.
+    """
+    static = STAGED / "book" / "_static"
+    for path in [p for p in static.rglob("*") if p.is_file()]:
+        write_if_changed(HTML / "_static" / path.relative_to(static), path.read_bytes())
+
+    def asked(found: re.Match[str]) -> str:
+        path = HTML / found["file"]
+        body = path.read_bytes().replace(b"\r", b"") if path.is_file() else b""
+        return f"{found['file']}?v={zlib.crc32(body):08x}" if body else found[0]
+
+    for page in HTML.rglob("*.html"):
+        write_if_changed(page, ASKED.sub(asked, page.read_text("utf-8")).encode())
+
+
 def pack() -> None:
     """The whole book as one zip for reading without a network, offered on the how-to page."""
     ZIP.unlink(missing_ok=True)
@@ -75,6 +97,7 @@ def main() -> int:
     if status := sphinx():
         print("sphinx: failed, see the warnings above", file=sys.stderr)
         return status
+    carry_static()
     pack()
     STAMP.write_text(f"{settings} {everything}")
     print("sphinx: built, no warnings")

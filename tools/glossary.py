@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 UNLINKED = {"book/glossary.md", "book/api.md", "book/bibliography.md", "book/ledger.md", "book/notation.md"}
@@ -15,6 +16,13 @@ COMMON = {
     "seed",
     "spread",
 }  # everyday words: a link would only disturb
+PLAIN = {
+    r"$\log K$": "log K",
+    "$K$": "K",
+    r"$\max(0, m - x)$": "max(0, m − x)",
+    "$x$": "x",
+    "$m$": "m",
+}  # formulas in a tip
 PLAIN_TEXT = re.compile(
     r"^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)[ \t]*$"  # code, and directives written with backticks
     r"|^:{3,}[^\n]*|^:[\w-]+:[^\n]*|^\([\w:.-]+\)=[^\n]*"  # a directive's first and last line, its options, targets
@@ -31,6 +39,26 @@ def terms(glossary: str) -> list[str]:
     block = re.search(r"```\{glossary\}\n(.*?)^```", glossary, re.M | re.S)
     found = re.findall(r"^(\S.*)$", block[1], re.M) if block else []
     return sorted((term for term in found if term not in COMMON), key=len, reverse=True)
+
+
+def meanings(glossary: str) -> dict[str, tuple[str, str]]:
+    """Each term's anchor in the built glossary, its name and its meaning as plain text, for a tip beside a link."""
+    block = re.search(r"```\{glossary\}\n(.*?)^```", glossary, re.M | re.S)
+    found = {}
+    for names, body in re.findall(r"((?:^\S.*\n)+)((?:^[ \t]+\S.*\n?)+)", block[1], re.M) if block else []:
+        text = re.sub(r"\{\w+\}`([^`<]+?)(?: <[^`]*>)?`", r"\1", " ".join(body.split()))
+        for tex, plain in PLAIN.items():
+            text = text.replace(tex, plain)
+        for name in names.splitlines():
+            found["term-" + re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")] = name, text
+    if left := [text for _, text in found.values() if "\\" in text]:
+        raise ValueError(f"a tip shows no formulas; give PLAIN the plain form of those in {left[0]!r}")
+    return found
+
+
+def script(glossary: str) -> bytes:
+    """``glossary.js``: the meanings for pages that are opened as files, which may read no other file."""
+    return f"globalThis.GLOSSARY = {json.dumps(meanings(glossary), ensure_ascii=False)};\n".encode()
 
 
 def link_terms(name: str, text: str, known: list[str]) -> str:

@@ -1,9 +1,9 @@
-"""Open every built page in a headless browser, wide, as a phone and in dark mode, and say what is wrong with it.
+"""Open every built page once in a headless browser and say what is wrong with it, wide, as a phone, dark and on paper.
 
-Wrong is: an error on the console, a request to another host, a page that scrolls sideways on a phone, a formula that
-was not set, a slider whose picture does not change under the arrow keys, a picture that does not load, a barrier that
-axe-core finds. The pictures of
-the pages lie in _build/screenshots afterwards; looking at them is still a person's work.
+Wrong is: an error on the console, a request to another host, what does not fit (`tools.layout`), a formula that was not
+set, a slider whose picture does not change under the arrow keys, an explorable that the keyboard does not operate, a
+picture that does not load, a barrier that axe-core finds. The pictures of the pages lie in _build/screenshots
+afterwards; looking at them is still a person's work.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from tools import BUILD
 from tools.browser import HINT, Browser, find
+from tools.layout import misfits
 
 
 class View(NamedTuple):
@@ -30,11 +31,20 @@ class View(NamedTuple):
     height: int
     phone: bool = False
     dark: bool = False
+    paper: bool = False
 
 
-VIEWS = (View("wide", 1400, 900), View("phone", 390, 844, phone=True), View("dark", 1400, 900, dark=True))
+VIEWS = (
+    View("wide", 1280, 900),
+    View("wider", 1920, 1080),
+    View("phone", 390, 844, phone=True),
+    View("paper", 718, 1016, paper=True),  # A4 between the margins that browsers print with
+    View("dark", 1280, 900, dark=True),
+)
+KEPT = ("wide", "phone", "dark")  # the views whose pictures are kept; `--all` keeps every view's
 SKIPPED = ("genindex", "search", "py-modindex")
 AXE_LIMIT = 15000  # elements; on longer pages (the library) the accessibility checker takes minutes
+STILL = "* { transition: none !important }"  # or colours would be judged on their way from light to dark
 SLIDERS = "[...document.querySelectorAll('.bd-article :is(.xai-slider, .cell_output) input[type=range]')]"
 CONTROLS = "[...document.querySelectorAll('figure.explorable :is(input, button, [tabindex])')]"
 SHOWN = "[...{slider}.closest('.xai-slider, .cell_output').querySelectorAll('img')].filter(i => !i.hidden)"
@@ -82,16 +92,6 @@ def foreign_requests(events: list[dict], base: str) -> list[str]:
     """Requests that leave this machine."""
     urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
     return [f"requests {url}" for url in urls if not url.startswith((base, "data:", "blob:", "about:", "chrome"))]
-
-
-def sideways(browser: Browser, window: int) -> list[str]:
-    """Whether the page is wider than its window. A phone's ``innerWidth`` grows with the page, so it is no measure."""
-    wide = browser.evaluate("document.documentElement.scrollWidth")
-    if wide <= window:
-        return []
-    script = f"""[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > {window + 1})
-      .slice(0, 3).map(e => e.tagName + '.' + e.className).join(', ')"""
-    return [f"scrolls sideways: {wide} > {window} px, because of {browser.evaluate(script)}"]
 
 
 def raw_formulas(browser: Browser) -> list[str]:
@@ -173,7 +173,13 @@ def barriers(browser: Browser, dark: bool) -> list[str]:
         return []
     browser.evaluate(f"{axe()};0")
     # Left out: docutils gives each reference a role that browsers know and the checker calls outdated, and sphinx-proof
-    # gives all its boxes one id that nothing refers to.
+    # gives all its boxes one id that nothing refers to. Formulas go: their thousands of elements are the renderer's own
+    # and would keep the checker busy for half a minute.
+    browser.evaluate("document.querySelectorAll('mjx-container').forEach(formula => formula.replaceWith('x'))")
+    browser.evaluate(
+        f"document.head.append(Object.assign(document.createElement('style'), {{textContent: '{STILL}'}}))"
+    )
+    browser.settle()
     options = "resultTypes: ['violations'], rules: {'duplicate-id': {enabled: false}}, runOnly: "
     options += "['color-contrast']" if dark else "['wcag2a', 'wcag2aa']"
     script = f"""axe.run({{exclude: [['.citation-list']]}}, {{{options}}}).then(r => r.violations.map(
@@ -181,37 +187,60 @@ def barriers(browser: Browser, dark: bool) -> list[str]:
     return [f"barrier: {text}" for text in browser.evaluate(script)]
 
 
-def check_page(browser: Browser, base: str, name: str, view: View, out: Path | None) -> list[str]:
-    """Everything that is wrong with one page in one view."""
-    browser.view(view.width, view.height, phone=view.phone, dark=view.dark)
-    browser.open(f"{base}/{name}")
-    found = sideways(browser, view.width) + raw_formulas(browser)
-    if view.dark and browser.evaluate("document.documentElement.dataset.theme") != "dark":
-        found.append("does not follow the reader's wish for dark colours")
-    if out:
-        browser.picture(out / f"{name.removesuffix('.html').replace('/', '-')}-{view.name}.png")
-    if view.name == "wide":
-        found += broken_images(browser) + stuck_sliders(browser) + stuck_explorables(browser)
-    if not view.phone:
-        found += barriers(browser, view.dark)
-    return found + console_errors(browser.events) + foreign_requests(browser.events, base)
+def unfit(browser: Browser, view: View) -> list[str]:
+    """What does not fit, with all that is folded open: browsers open it when they print, and so does the page."""
+    browser.evaluate("dispatchEvent(new Event('beforeprint')); 0")
+    browser.settle()
+    found = misfits(browser, view.width, paper=view.paper)
+    browser.evaluate("dispatchEvent(new Event('afterprint')); 0")
+    return found
 
 
-def check(html: Path, out: Path | None = None, only: str = "") -> list[str]:
+def working(browser: Browser) -> list[str]:
+    """What is wrong with a page whatever its size: formulas, pictures, and all that a reader can move."""
+    return raw_formulas(browser) + broken_images(browser) + stuck_sliders(browser) + stuck_explorables(browser)
+
+
+def check_page(
+    browser: Browser, base: str, name: str, out: Path | None = None, *, views: tuple[View, ...] = VIEWS, kept=KEPT
+) -> list[str]:
+    """Everything that is wrong with one page, as ``(view): what``. It is loaded once and follows its window."""
+    browser.open("about:blank")
+    found = []
+    for at, view in enumerate(views):
+        browser.view(*view[1:3], phone=view.phone, dark=view.dark, paper=view.paper)
+        if not at:
+            browser.open(f"{base}/{name}")
+        problems = [] if view.dark else unfit(browser, view)
+        if view.dark and browser.evaluate("document.documentElement.dataset.theme") != "dark":
+            problems.append("does not follow the reader's wish for dark colours")
+        if out and view.name in kept:
+            browser.picture(out / f"{name.removesuffix('.html').replace('/', '-')}-{view.name}.png")
+        found += [f"({view.name}): {problem}" for problem in problems]
+    for at, view in enumerate(views):  # after all pictures: this moves what can be moved, and takes the formulas out
+        if at and not view.dark:
+            continue
+        browser.view(*view[1:3], phone=view.phone, dark=view.dark)
+        problems = ([] if at else working(browser)) + barriers(browser, view.dark)
+        found += [f"({view.name}): {problem}" for problem in problems]
+    heard = console_errors(browser.events) + foreign_requests(browser.events, base)
+    return list(dict.fromkeys(found)) + [f"({views[0].name}): {problem}" for problem in dict.fromkeys(heard)]
+
+
+def check(html: Path, out: Path | None = None, only: str = "", kept: tuple[str, ...] = KEPT) -> list[str]:
     """All problems of a built book, as ``page (view): what``."""
     found = []
     with served(html) as base, Browser(find() or "") as browser:
-        for path in pages(html):
-            name = path.relative_to(html).as_posix()
-            for view in VIEWS if only in name else ():
-                problems = dict.fromkeys(check_page(browser, base, name, view, out))
-                found += [f"{name} ({view.name}): {problem}" for problem in problems]
+        for name in [path.relative_to(html).as_posix() for path in pages(html)]:
+            if only in name:
+                found += [f"{name} {problem}" for problem in check_page(browser, base, name, out, kept=kept)]
     return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="?", default="", help="open only pages whose name holds this text")
+    parser.add_argument("--all", action="store_true", help="keep a picture of every view, not only of three")
     given = parser.parse_args()
     if not find():
         print(f"look: skipped, {HINT}")
@@ -219,7 +248,8 @@ def main() -> int:
     if not (BUILD / "html" / "index.html").is_file():
         print("look: there is no built book; run make book", file=sys.stderr)
         return 1
-    found = check(BUILD / "html", BUILD / "screenshots", given.only)
+    kept = tuple(view.name for view in VIEWS) if given.all else KEPT
+    found = check(BUILD / "html", BUILD / "screenshots", given.only, kept)
     for problem in found:
         print(problem, file=sys.stderr)
     print(f"look: {len(found)} problems on {len(pages(BUILD / 'html'))} pages; pictures in _build/screenshots")

@@ -16,14 +16,30 @@ from pathlib import Path
 
 import yaml
 
-from tools import BUILD, ROOT, bibtex, building, default_repo, explorables, pictures, quiz, write_if_changed
+from tools import (
+    BUILD,
+    ROOT,
+    assignment_paths,
+    bibtex,
+    building,
+    default_repo,
+    explorables,
+    notation,
+    pictures,
+    quiz,
+    search,
+    tables,
+    write_if_changed,
+)  # fmt: skip
+from tools.classroom.build import released
 from tools.fences import expand
 from tools.gates.html import toc_entries
-from tools.glossary import link_terms, terms
+from tools.glossary import link_terms, script, terms
 
 OUT = BUILD / "staged"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2/*", "input/tex/extensions/*.js")
+LABS = "1234567"  # the notebooks that are labs of a chapter: their titles say so, or two pages would have one title
 COLAB = "https://colab.research.google.com/github"
 
 
@@ -91,9 +107,23 @@ def strip_widgets(notebook: dict) -> dict:
 def staged_notebook(path: Path, repo: str, branch: str, written_for: str) -> bytes:
     """An executed notebook as the book shows it: launch card, no widget state, the fork's address in its first cell."""
     notebook = strip_widgets(json.loads(path.read_text("utf-8").replace(written_for, repo)))
+    for output in [o for cell in notebook["cells"] for o in cell.get("outputs", ())]:
+        if shown := output.get("data", {}).get("text/markdown"):
+            output["data"]["text/markdown"] = tables.narrow("".join(shown))
     about = notebook["metadata"].pop("xai_course", {})
+    title = notebook["cells"][0]
+    if (number := path.stem.split("_")[0]) in LABS:
+        title["source"] = re.sub(r"\A# (?!Lab )", f"# Lab {number}: ", "".join(title["source"]))
     notebook["cells"].insert(1, launch_card(path.name, about, repo, branch))
     return json.dumps(notebook, indent=1, ensure_ascii=False).encode()
+
+
+def assignments(repo: str) -> dict[str, bytes]:
+    """The assignments without their solutions, which the chapters offer."""
+    return {
+        f"book/assignments/{path.name}": released(path).replace(default_repo(), repo).encode()
+        for path in assignment_paths()
+    }
 
 
 def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
@@ -102,7 +132,8 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
     files["_toc.yml"] = (ROOT / "_toc.yml").read_bytes()
     listed = set(toc_entries(yaml.safe_load(files["_toc.yml"])))
     problems: list[str] = []
-    known = terms((ROOT / "book" / "glossary.md").read_text("utf-8"))
+    glossary = (ROOT / "book" / "glossary.md").read_text("utf-8")
+    files["book/_static/glossary.js"], known = script(glossary), terms(glossary)
     cited = bibtex.entries((ROOT / "book" / "references.bib").read_text("utf-8"))
     for path in sorted((ROOT / "book").rglob("*")):
         name = path.relative_to(ROOT).as_posix()
@@ -110,15 +141,18 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
             text, papers = bibtex.offer(name, path.read_text("utf-8"), cited)
             text, unknown = expand(name, link_terms(name, text, known))
             text, malformed = quiz.expand(name, text)
+            text, unlisted = notation.expand(name, text)
             text, unmade = explorables.expand(name, text)
             text, drawings, undrawn = pictures.expand(name, text)
-            files |= papers | drawings | {name: text.encode()}
-            problems += unknown + malformed + unmade + undrawn
+            text = search.known_as(name, text)
+            files |= papers | drawings | {name: tables.narrow(text).encode()}
+            problems += unknown + malformed + unlisted + unmade + undrawn
         elif path.suffix != ".md" and path.is_file():
             files[name] = path.read_bytes()
     files |= {f"book/_static/vendor/mathjax/{name}": body for name, body in mathjax().items()}
     for path in [p for p in sorted((BUILD / "executed").glob("*.ipynb")) if f"notebooks/{p.stem}" in listed]:
         files[f"notebooks/{path.name}"] = staged_notebook(path, repo, branch, default_repo())
+    files |= assignments(repo)
     files["CITATION.cff"] = (ROOT / "CITATION.cff").read_bytes()
     return files, problems
 

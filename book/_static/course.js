@@ -1,8 +1,55 @@
-// A table that scrolls in its own box must be reachable by the keyboard.
-addEventListener("load", () => {
-  for (const table of document.querySelectorAll(".bd-article table"))
-    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
-});
+// What is too wide scrolls in its own box: it is marked, reachable by the keyboard, and fades where more is to come.
+{
+  const BOXES = ".bd-article :is(table, pre, div.math, span.math, .cell_output, .output, figure.drawn)";
+  const [WIDE, MOST] = [1.35, 640]; // a picture that would shrink by more than this is shown larger and scrolls
+  const more = (box) => box.toggleAttribute("data-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+  const wide = (box) => box.matches("span.math")
+    ? box.getBoundingClientRect().width > box.parentElement.clientWidth
+    : box.scrollWidth > box.clientWidth + 1;
+  const mark = () => {
+    const boxes = [...document.querySelectorAll(BOXES)];
+    boxes.forEach((box) => box.classList.remove("scrolls"));
+    const room = document.querySelector(".bd-article")?.clientWidth;
+    for (const image of document.querySelectorAll(".bd-article :is(figure.drawn, .cell_output) img")) {
+      const large = room < 600 && image.naturalWidth > WIDE * room;
+      image.classList.toggle("as-drawn", large);
+      image.style.width = large ? `${Math.min(image.naturalWidth, MOST)}px` : "";
+    }
+    const found = new Set(boxes.filter(wide)); // measured before anything is changed again, or each would cost a layout
+    for (const box of boxes) {
+      box.classList.toggle("scrolls", found.has(box));
+      if (!found.has(box)) {
+        box.removeAttribute("data-more");
+        if (box.dataset.reached) box.removeAttribute("tabindex");
+        continue;
+      }
+      if (box.tabIndex < 0) Object.assign(box, { tabIndex: 0 }).dataset.reached = "yes";
+      more(box);
+    }
+  };
+  addEventListener("load", async () => {
+    document.querySelector(".bd-article")?.addEventListener("scroll", (event) => {
+      if (event.target.matches?.(".scrolls")) more(event.target);
+    }, { capture: true, passive: true });
+    await window.MathJax?.startup?.promise;
+    mark();
+    let waiting = 0;
+    const soon = () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(mark); };
+    addEventListener("resize", soon);
+    addEventListener("toggle", soon, true);
+    new ResizeObserver(soon).observe(document.querySelector(".bd-article") ?? document.body);
+  });
+}
+
+// On paper nothing can be opened, so all that is folded is open while a page is printed.
+{
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll(".bd-article details:not([open])")];
+    opened.forEach((fold) => { fold.open = true; });
+  });
+  addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));
+}
 
 // A quiz counts how many questions were decided without a wrong try. It works without this script, uncounted.
 addEventListener("load", () => {

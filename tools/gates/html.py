@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -10,10 +11,17 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import yaml
+from snowballstemmer import stemmer
+from sphinx.search.en import english_stopwords
+
+from tools import search, tables
 
 REMOTE = re.compile(r"^(https?:)?//", re.I)
 CSS_REMOTE = re.compile(r"(?:url\(\s*['\"]?|@import\s+['\"])((?:https?:)?//[^'\")\s]+)", re.I)
 LOADED_LINKS = {"stylesheet", "preload", "icon", "shortcut", "modulepreload", "prefetch"}
+RAW_TABLE = re.compile(r"\|[ \t]*:?(?:-{3,}|—+):?[ \t]*\|")  # the second line of a table that was not set as one
+NUMBER = re.compile(r"^\d+(\.\d+)*\.\s+")  # of a chapter, before its title
+APART = ("style", "script", "title", "pre", "code")  # text in these is no running text
 LAUNCH = re.compile(r"(?:github\.com|/github)/[\w.-]+/[\w.-]+/(?:blob|edit|raw)/[^/]+/([^?#]+)")
 
 
@@ -25,7 +33,9 @@ class Page(HTMLParser):
         self.fetched: list[str] = []
         self.images: list[dict] = []
         self.links: list[str] = []
-        self._style = False
+        self.title = self.text = ""
+        self.columns = [0]  # of each row of each table
+        self._within: list[str] = []
         self.feed(source)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -39,11 +49,25 @@ class Page(HTMLParser):
         if tag == "a" and at.get("href"):
             self.links.append(at["href"])
         self.fetched += CSS_REMOTE.findall(at.get("style", ""))
-        self._style = tag == "style"
+        if tag == "tr":
+            self.columns.append(0)
+        if tag in ("td", "th"):
+            self.columns[-1] += int(at.get("colspan") or 1)
+        if tag in APART:
+            self._within.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._within[-1:] == [tag]:
+            self._within.pop()
 
     def handle_data(self, data: str) -> None:
-        if self._style:
+        within = self._within[-1] if self._within else ""
+        if within == "style":
             self.fetched += CSS_REMOTE.findall(data)
+        elif within == "title":
+            self.title += data
+        elif not within:
+            self.text += data
 
 
 def toc_entries(toc: dict) -> Iterator[str]:
@@ -84,6 +108,31 @@ def alt_texts(page: Page) -> list[str]:
     return found
 
 
+def tables_set(page: Page) -> list[str]:
+    """Tables are tables, and no wider than a reader can follow."""
+    found = [f"a table has {most} columns, at most {tables.MOST}" for most in [max(page.columns)] if most > tables.MOST]
+    return found + (["a table is shown as raw text"] if RAW_TABLE.search(page.text) else [])
+
+
+def own_titles(titles: dict[str, str]) -> list[str]:
+    """No two pages have the same title: it is what a tab, a search result and a bookmark show."""
+    names: dict[str, list[str]] = {}
+    for name, title in titles.items():
+        names.setdefault(NUMBER.sub("", title.strip()).lower(), []).append(name)
+    return [f"{' and '.join(same)} have one title: {titles[same[0]]!r}" for same in names.values() if len(same) > 1]
+
+
+def searched(index: str, stem, wanted: dict[str, str] = search.KNOWN_AS) -> list[str]:
+    """A reader who types a page's other names into the search box finds it."""
+    read = json.loads(index.removeprefix("Search.setIndex(").rstrip().removesuffix(")"))
+    return [
+        f"search for {word!r} does not find {page}"
+        for page, words in wanted.items()
+        for word in words.split()
+        if word not in english_stopwords and page in read["docnames"] and page not in search.found(read, stem, word)
+    ]
+
+
 def links_exist(page: Page, path: Path) -> list[str]:
     """Links within the book, and the files that a page loads, lead to files that were built."""
     inner = [link for link in page.links + page.fetched if not re.match(r"[a-z]+:|//|#", link, re.I)]
@@ -109,18 +158,22 @@ def tracked_files(root: Path) -> set[str]:
 
 def check_page(page: Page, tracked: set[str]) -> list[str]:
     """Every gate that needs nothing but the page."""
-    return offline(page) + alt_texts(page) + launch_targets(page, tracked)
+    return offline(page) + alt_texts(page) + launch_targets(page, tracked) + tables_set(page)
 
 
 def check_all(root: Path) -> list[str]:
     html = root / "_build" / "html"
     toc = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
     found, tracked = pages_exist(toc, html) + sources_listed(toc, root), tracked_files(root)
+    titles = {}
     for path in sorted(html.rglob("*.html")):
         if "_static" not in path.parts:
             page = Page(path.read_text("utf-8"))
+            if {"book", "notebooks"} & set(path.relative_to(html).parts):
+                titles[path.relative_to(html).as_posix()] = page.title
             problems = check_page(page, tracked) + links_exist(page, path)
             found += [f"{path.relative_to(html)}: {problem}" for problem in dict.fromkeys(problems)]
+    found += own_titles(titles) + searched((html / "searchindex.js").read_text("utf-8"), stemmer("porter").stemWord)
     for path in sorted(html.rglob("*.css")):
         remote = CSS_REMOTE.findall(path.read_text("utf-8"))
         found += [f"{path.relative_to(html)}: needs {address} from the network" for address in remote]

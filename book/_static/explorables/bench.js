@@ -37,21 +37,22 @@ Chapter 7. The numbers are the run records' (written into the page when it is bu
       svg.replaceChildren();
       const rows = shown.rows.map((row) => ({ ...row, ...paired(row.ours, row.theirs) })).sort((a, b) => b.mean - a.mean);
       const edge = Math.max(0.02, ...rows.flatMap((r) => [Math.abs(r.mean) * 1.15, Math.min(0.5, Math.abs(r.low)), Math.min(0.5, Math.abs(r.high))]));
-      const x = (v) => 390 + (clamp(v, -edge, edge) / edge) * 150;
+      const [wide, middle, half] = stage.clientWidth < 480 ? [420, 290, 82] : [620, 390, 150];
+      const x = (v) => middle + (clamp(v, -edge, edge) / edge) * half;
       label(svg, 6, 16, "method");
-      label(svg, 390, 16, `${shown.metric}: difference`, { "text-anchor": "middle" });
-      label(svg, 614, 16, "time × CE", { "text-anchor": "end" });
-      element(svg, "path", { d: `M390 24V${34 + 24 * rows.length}`, class: "ex-guide" });
+      label(svg, middle, 16, `${shown.metric}: difference`, { "text-anchor": "middle" });
+      label(svg, wide - 6, 16, wide < 620 ? "time" : "time × CE", { "text-anchor": "end" });
+      element(svg, "path", { d: `M${middle} 24V${34 + 24 * rows.length}`, class: "ex-guide" });
       rows.forEach((row, i) => {
         const y = 42 + 24 * i;
         label(svg, 6, y + 4, row.title);
         element(svg, "path", { d: `M${x(row.low)} ${y}H${x(row.high)}`, stroke: INK[row.verdict], "stroke-width": 2.5, fill: "none" });
         const dot = element(svg, "circle", { cx: x(row.mean), cy: y, r: 5, fill: INK[row.verdict] });
         element(dot, "title", {}, `${row.mean.toFixed(3)}, ${row.low.toFixed(3)} to ${row.high.toFixed(3)}: ${WORDS[row.verdict]}`);
-        label(svg, 614, y + 4, row.time ? row.time.toFixed(1) : "", { "text-anchor": "end" });
+        label(svg, wide - 6, y + 4, row.time ? row.time.toFixed(1) : "", { "text-anchor": "end" });
       });
       for (const v of [-edge, 0, edge]) label(svg, x(v), 52 + 24 * rows.length, (v > 0 ? "+" : "") + v.toFixed(2), { "text-anchor": "middle" });
-      set(svg, { viewBox: `0 0 620 ${58 + 24 * rows.length}` });
+      set(svg, { viewBox: `0 0 ${wide} ${58 + 24 * rows.length}` });
       const best = rows.filter((r) => r.verdict === "higher");
       const worse = rows.filter((r) => r.verdict === "lower");
       say(`${shown.question} ` + (best.length ? `Above its twin, corrected for all comparisons: ${best.map((r) => r.title).join(", ")}.`
@@ -59,6 +60,7 @@ Chapter 7. The numbers are the run records' (written into the page when it is bu
         + ` Grey rows are open, not equal: with ${rows[0].ours.length} seeds small effects cannot be seen.`);
     }
     update();
+    addEventListener("resize", update);
   }
 
   Explorable.define("bench", { core: { paired }, mount });
