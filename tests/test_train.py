@@ -429,7 +429,7 @@ def test_bad_arguments_are_named():
         Preset(epochs=0)
     with pytest.raises(ValueError, match="empty data set"):
         fit(CrossEntropy(net()), ArrayData(torch.rand(0, 1, 8, 8), torch.zeros(0, dtype=torch.long)), PRESET)
-    with pytest.raises(TypeError, match="override Method.losses"):
+    with pytest.raises(TypeError, match="override its method losses"):
         fit(Method(net()), toy(), PRESET)
 
 
