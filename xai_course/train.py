@@ -72,7 +72,7 @@ def fit(
             to end (SIGTERM) saves first. On another kind of device a run goes on with fresh random numbers.
         resume: continue from the checkpoint in ``out`` where there is one; False starts over.
         augment: ``(batch, generator) -> batch`` applied on the device, drawing from the given generator only.
-        quiet: no progress bar.
+        quiet: no progress bar with the time left.
 
     Returns:
         One dictionary per epoch: the mean of each named loss term over its steps and all processes, ``seconds``, and
@@ -93,9 +93,14 @@ def fit(
     run = _Run(method, data, preset, seed, None if out is None else Path(out, "checkpoint.pt"), augment)
     if resume:
         run.restore()
-    with _asked_to_end(run):
+    from tqdm.auto import tqdm
+
+    hidden = quiet or not run.engine.is_main_process
+    total, done = preset.epochs * run.steps, run.epoch * run.steps + run.step
+    title = type(method).__name__
+    with _asked_to_end(run), tqdm(total=total, initial=done, desc=title, disable=hidden) as run.bar:
         while run.epoch < preset.epochs and not run.ending:
-            run.train_epoch(quiet)
+            run.train_epoch()
     if run.ending:
         print(f"asked to end: saved in {run.path}, the same call goes on from there", flush=True)
         signal.raise_signal(signal.SIGTERM)  # whoever was listening before decides what it means
@@ -122,6 +127,7 @@ class _Run:
     epoch = step = 0
     seconds = 0.0  # spent in this epoch before the last checkpoint
     ending = False  # asked to save and end
+    bar: Any  # of the whole run, with the time left
 
     def __init__(
         self, method: Method, data: Dataset, preset: Preset, seed: int, path: Path | None, augment: Augment | None
@@ -192,15 +198,13 @@ class _Run:
                 batch = self.augment(batch, self.generator)
             yield batch._replace(images=batch.images.contiguous(memory_format=self.layout))
 
-    def train_epoch(self, quiet: bool) -> None:
+    def train_epoch(self) -> None:
         """The rest of the epoch; where the run is asked to end, only up to the next checkpoint."""
-        from tqdm.auto import tqdm
-
         start = time.monotonic() - self.seconds
-        hidden = quiet or not self.engine.is_main_process
-        for batch in tqdm(self.batches(), f"epoch {self.epoch + 1}", self.steps, disable=hidden, initial=self.step):
+        for batch in self.batches():
             self.train_step(batch)
             self.step += 1
+            self.bar.update()
             if self.step < self.steps and self.may_save_now():
                 self.save(time.monotonic() - start)
                 if self.ending:

@@ -158,9 +158,15 @@ def _finished(path: Path) -> dict:
 
 
 def collect(
-    experiment: Experiment, preset: str, seeds: Sequence[int], results: Sequence[dict], *, force: bool = False
+    experiment: Experiment,
+    preset: str,
+    seeds: Sequence[int],
+    results: Sequence[dict],
+    *,
+    force: bool = False,
+    save: bool = True,
 ) -> Record:
-    """Join the results of all seeds into one record and write it."""
+    """Join the results of all seeds into one record and, with ``save``, write it."""
     fingerprints = sorted({r["data"]["fingerprint"] for r in results})
     record = Record(
         experiment=experiment.name,
@@ -178,7 +184,8 @@ def collect(
         memory_mb=max(r["memory_mb"] for r in results),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    records.save(record, force=force)
+    if save:
+        records.save(record, force=force)
     return record
 
 
