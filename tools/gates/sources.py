@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from tools import assignment_paths, bootstrap, default_repo, notebook_paths, quiz
+from tools.gates import labs
 from tools.run_notebooks import code_cells, text
 
 MAX_LINES = 20
@@ -136,5 +137,6 @@ def quiz_of(name: str, page: str) -> list[str]:
 def check_all(root: Path) -> list[str]:
     repo, paths = default_repo(root), [*notebook_paths(root), *assignment_paths(root)]
     found = [f"{path.relative_to(root)}: {p}" for path in paths for p in check(path, repo)]
+    found += [problem for path in notebook_paths(root) for problem in labs.check(path)]
     pages = chapters(yaml.safe_load((root / "_toc.yml").read_text("utf-8")))
     return found + [p for name in pages for p in quiz_of(name, (root / name).read_text("utf-8"))]
