@@ -97,4 +97,4 @@ def interact(figure: Callable[..., object], alt: str, start: Mapping[str, object
         look = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
         options = [(str(stop), stop) for stop in stops]
         controls[name] = ipywidgets.SelectionSlider(options=options, index=at[name], continuous_update=False, **look)
-    return ipywidgets.interactive(figure, **controls)
+    return ipywidgets.interactive(lambda **chosen: figure(**chosen), {"auto_display": True}, **controls)
