@@ -261,29 +261,38 @@ def test_rows_are_loaded_and_a_missing_one_names_its_command(table):
         lab.rows("amc/toy", ["aa"])
     with pytest.raises(ValueError, match="profile must be one of"):
         lab.rows("amc/toy", profile="fast")
-    made = lab.rows("amc/toy", ["b"], retrain=True)
+    made = lab.rows("amc/toy", ["b"], retrain=True, save=True)
     assert lab.rows("amc/toy", ["b"]) == made and made["b"].seeds == (0, 1, 2)
     assert list(lab.rows("amc/toy", skip_missing=True)) == ["b"]
 
 
 def test_rows_of_one_table_come_from_one_profile(table, capsys):
-    lab.rows("amc/toy", None, "smoke", retrain=True)
-    lab.rows("amc/toy", ["a"], "colab", retrain=True)
+    lab.rows("amc/toy", None, "smoke", retrain=True, save=True)
+    lab.rows("amc/toy", ["a"], "colab", retrain=True, save=True)
     capsys.readouterr()
     colab.say_once.cache_clear()
     for _ in range(2):  # b has no colab record, and the line comes once
         assert [r.preset for r in lab.rows("amc/toy", profile="colab").values()] == ["smoke", "smoke"]
     assert capsys.readouterr().out.count("not every row is recorded") == 1
-    lab.rows("amc/toy", ["b"], "colab", retrain=True)
+    lab.rows("amc/toy", ["b"], "colab", retrain=True, save=True)
     assert [r.preset for r in lab.rows("amc/toy", profile="colab").values()] == ["colab", "colab"]
-    assert lab.rows("amc/small", None, "colab", retrain=True)["c"].preset == "smoke"
+    assert lab.rows("amc/small", None, "colab", retrain=True, save=True)["c"].preset == "smoke"
     assert "not every row is declared at profile colab" in capsys.readouterr().out
 
 
+def test_retraining_leaves_the_committed_records_alone(table, folders):
+    lab.rows("amc/toy", ["b"], retrain=True, save=True)
+    before = {path: path.read_bytes() for path in (folders / "results").rglob("*.json")}
+    made = lab.rows("amc/toy", None, retrain=True)
+    assert list(made) == ["a", "b"] and made["a"].metrics
+    assert {path: path.read_bytes() for path in (folders / "results").rglob("*.json")} == before
+    assert len(list((folders / "cache").rglob("result.json"))) >= 3, "what was trained waits in the cache folder"
+
+
 def test_retraining_uses_the_seeds_of_the_record(table, capsys):
-    first = lab.rows("amc/small", ["c"], retrain=True)["c"]
+    first = lab.rows("amc/small", ["c"], retrain=True, save=True)["c"]
     records.save(replace(first, seeds=(7,), metrics={"accuracy": records.Metric((0.123,))}, seconds=(1.0,)), force=True)
-    again = lab.rows("amc/small", ["c"], retrain=True)["c"]
+    again = lab.rows("amc/small", ["c"], retrain=True, save=True)["c"]
     assert again.seeds == (7,) and again.code == first.code and again.metrics["accuracy"].values != (0.123,)
     assert "seeds 7; the committed run took 1 s" in capsys.readouterr().out
 

@@ -114,7 +114,7 @@ def execute(job: Job, target: Path) -> None:
     import papermill  # costs over a second: only where something is to be run
 
     labs = tempfile.TemporaryDirectory(prefix="labs-")  # a page shows what training gave and took, so it must train
-    os.environ.update(OMP_NUM_THREADS="1", PYTHONHASHSEED="0", XAI_COURSE_LABS=labs.name)
+    os.environ.update(OMP_NUM_THREADS="1", PYTHONHASHSEED="0", XAI_COURSE_LABS=labs.name, XAI_COURSE_PAGE="1")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     source, target_dir = Path(job.path), target.parent
     target_dir.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ mark comes from other inputs, compared in the same way.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -167,6 +168,39 @@ class Check:
             if fault:
                 return False, f"case “{case['name']}”\n  {fault}\n  Hint: {case['hint']}"
         return True, f"{len(question['cases'])} cases passed"
+
+
+def exercise(answer: Any, *cases: tuple[tuple, object, str], tolerance: float = 1e-6) -> bool:
+    """Check a lab's exercise: the result for each case's arguments against what is expected, and the case's hint.
+
+    Args:
+        answer: a function, or a value where the case has no arguments. One that gives None or ``...`` is not done yet.
+        cases: the arguments as a tuple, the expected result, and what is wrong where it differs.
+        tolerance: relative to the expected value where that is above 1.
+
+    Example:
+        >>> exercise(..., ((), 4.0, "count the corners"))
+        ◌ answer: not done yet
+        False
+        >>> def double(x):
+        ...     return x + 1
+        >>> exercise(double, ((1.0,), 2.0, "1 and 1"), ((2.0,), 4.0, "this adds one"))
+        ✗ double: case “2”
+          result: expected 4, got 3 (float32)
+          Hint: this adds one
+        False
+    """
+    function, name = answer if callable(answer) else lambda: answer, getattr(answer, "__name__", "answer")
+    question: dict = {"cases": [], "tolerance": tolerance, "double": False, "autograd": True}
+    for at, (given, expected, hint) in enumerate(cases, 1):
+        case = {"name": f"{at}", "arguments": [*map(encode, given)], "gradients": [], "expected": [encode(expected)]}
+        question["cases"].append(case | {"hint": hint})
+    with contextlib.suppress(Exception):
+        found = function(*map(decode, question["cases"][0]["arguments"]))
+        if found is None or found is ...:
+            print(f"◌ {name}: not done yet")
+            return False
+    return Check(name, question)(function)
 
 
 def letters_of(options: Sequence[str]) -> str:

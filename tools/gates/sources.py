@@ -11,6 +11,7 @@ import yaml
 
 from tools import assignment_paths, bootstrap, default_repo, notebook_paths, quiz
 from tools.gates import chapters as theory
+from tools.gates import labs
 from tools.run_notebooks import code_cells, text
 
 MAX_LINES = 20
@@ -137,6 +138,7 @@ def quiz_of(name: str, page: str) -> list[str]:
 def check_all(root: Path) -> list[str]:
     repo, paths = default_repo(root), [*notebook_paths(root), *assignment_paths(root)]
     found = [f"{path.relative_to(root)}: {p}" for path in paths for p in check(path, repo)]
+    found += [problem for path in notebook_paths(root) for problem in labs.check(path)]
     pages = chapters(yaml.safe_load((root / "_toc.yml").read_text("utf-8")))
     texts = {name: (root / name).read_text("utf-8") for name in pages}
     return found + [p for name, text in texts.items() for p in quiz_of(name, text) + theory.check(name, text)]

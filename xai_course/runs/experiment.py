@@ -175,9 +175,15 @@ def _finished(path: Path) -> dict:
 
 
 def collect(
-    experiment: Experiment, preset: str, seeds: Sequence[int], results: Sequence[dict], *, force: bool = False
+    experiment: Experiment,
+    preset: str,
+    seeds: Sequence[int],
+    results: Sequence[dict],
+    *,
+    force: bool = False,
+    save: bool = True,
 ) -> Record:
-    """Join the results of all seeds into one record and write it."""
+    """Join the results of all seeds into one record and, with ``save``, write it."""
     fingerprints = [r["data"]["fingerprint"] for r in results]
     record = Record(
         experiment=experiment.name,
@@ -196,7 +202,8 @@ def collect(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         cpu_seconds=tuple(r["cpu_seconds"] for r in results),
     )
-    records.save(record, force=force)
+    if save:
+        records.save(record, force=force)
     return record
 
 

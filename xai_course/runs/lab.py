@@ -20,10 +20,11 @@ from ..data.files import cache_folder
 from ..identity import code_of, identity, sources
 from ..methods.base import Method
 from ..preset import Preset
+from ..show.slider import live
 from ..train import Augment
 from . import records
 from .catalogue import experiments, find
-from .experiment import Experiment, run
+from .experiment import Experiment, collect, run_seed
 from .records import Record
 
 KEPT_DAYS = 30  # a network that no lab has asked for in this time is removed
@@ -44,11 +45,11 @@ def fit(
     seed: int = 0,
     augment: Augment | None = None,
     resume: bool = True,
-    quiet: bool = True,
 ) -> list[dict[str, float]]:
     """`train.fit` that keeps its checkpoint under `key`: killed and called again it goes on, finished it loads at once.
 
     Arguments and result are those of `train.fit`; on a CPU the weights are those of an uninterrupted run, bit for bit.
+    A bar shows the time left where a reader has a kernel; a page stays quiet.
     ``resume=False`` trains anew. Where a run cannot be named (a loss written in the notebook itself, say) or its folder
     has no room or cannot be written, one line says so and the run is trained without being kept.
     """
@@ -60,7 +61,7 @@ def fit(
     if out is not None and resume and (checkpoint := out / "checkpoint.pt").exists():
         checkpoint.touch()
         print(f"{type(method).__name__}: a checkpoint of this very run is used; resume=False trains it anew")
-    return train.fit(method, data, preset, seed=seed, out=out, resume=resume, augment=augment, quiet=quiet)
+    return train.fit(method, data, preset, seed=seed, out=out, resume=resume, augment=augment, quiet=not live())
 
 
 def key(method: Method, data: Dataset, preset: Preset, *, seed: int = 0, augment: Augment | None = None) -> str:
@@ -113,6 +114,7 @@ def rows(
     retrain: bool = False,
     *,
     skip_missing: bool = False,
+    save: bool = False,
 ) -> dict[str, Record]:
     """Rows of one table, loaded or trained; all rows of a table come from one profile, so that they can be compared.
 
@@ -120,9 +122,10 @@ def rows(
         table: what the experiments' names begin with, such as ``"amc/digits"``.
         names: the rest of their names; None for all that are declared.
         profile: used where the whole table has it, else smoke, and a line says so.
-        retrain: run the experiments here, with the seeds of their committed records, which the new ones replace. What
-            was finished here before is loaded, and an interrupted run goes on where it stopped.
+        retrain: run the experiments here, with the seeds of their committed records. What was finished here before is
+            loaded from the cache folder, and an interrupted run goes on where it stopped.
         skip_missing: leave out rows without a record instead of raising.
+        save: with ``retrain``, replace the committed records by the new ones.
 
     Returns:
         Record by name, in the order of ``names``.
@@ -140,7 +143,7 @@ def rows(
         colab.say_once(f"{table}: not every row is {said} at profile {profile}, so all rows are the smoke ones")
         profile = "smoke"
     if retrain:
-        return {name: _trained(experiment, profile) for name, experiment in chosen.items()}
+        return {name: _trained(experiment, profile, save) for name, experiment in chosen.items()}
     there = {n: records.record_path(e.name, profile).exists() or not skip_missing for n, e in chosen.items()}
     return {name: records.load(experiment.name, profile) for name, experiment in chosen.items() if there[name]}
 
@@ -153,7 +156,7 @@ def _has(experiment: Experiment, profile: str, retrain: bool) -> bool:
     return paths[profile].exists() or not paths["smoke"].exists()
 
 
-def _trained(experiment: Experiment, profile: str) -> Record:
+def _trained(experiment: Experiment, profile: str, save: bool) -> Record:
     known = records.available(experiment.name)
     record = known.get(profile) or known.get("smoke")
     seeds = record.seeds if record else (0, 1, 2)
@@ -163,4 +166,5 @@ def _trained(experiment: Experiment, profile: str) -> Record:
         else ""
     )
     colab.say_once(f"{experiment.name}: training {profile}, seeds {', '.join(map(str, seeds))}{took}")
-    return run(experiment, profile, seeds)
+    results = [run_seed(experiment, profile, seed, quiet=not live()) for seed in seeds]
+    return collect(experiment, profile, seeds, results, force=save, save=save)

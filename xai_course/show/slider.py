@@ -1,11 +1,13 @@
-"""Figures that move without a kernel: a range slider over pre-rendered frames, in plain HTML."""
+"""Figures that move: live controls where there is a kernel, elsewhere a slider over frames in plain HTML."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 
 from .._require import require
 
@@ -14,7 +16,7 @@ def slider(figure: Callable[[object], object], values: Sequence[object], label: 
     """One frame per value, shown by moving a slider; works on the static page, offline and in Colab alike.
 
     Args:
-        figure: a pure function of one value that returns a matplotlib figure; the same one can be bound to ipywidgets.
+        figure: a pure function of one value that returns a matplotlib figure.
         values: the slider's stops, shown as text beside the label.
         label: what the slider changes.
         alt: what one sees, at least 30 characters; the value is appended for each frame.
@@ -61,8 +63,39 @@ def _png(figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def interact(figure: Callable, **values):
-    """The same figure function bound to live ipywidgets sliders, for readers with a kernel."""
+def live() -> bool:
+    """Whether a reader can run this: a notebook's kernel is there, and no page is being made (``XAI_COURSE_PAGE``)."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return "IPKernelApp" in getattr(shell, "config", {}) and "XAI_COURSE_PAGE" not in os.environ
+
+
+def interact(figure: Callable[..., object], alt: str, start: Mapping[str, object] | None = None, **values: Sequence):
+    """Controls that compute a figure anew, one for each of ``values``; on a page, a `slider` over the first of them.
+
+    Args:
+        figure: a pure function of keyword arguments that returns a matplotlib figure.
+        alt: what one sees, as for `slider`.
+        start: by name, where a control stands first; otherwise at the first of its values.
+        values: each argument's stops, by name.
+
+    Returns:
+        ``ipywidgets.interactive`` where the reader has a kernel (see `live`), else ``IPython.display.HTML``.
+
+    Raises:
+        ValueError: a control without values, a start outside them, or what `slider` refuses.
+    """
+    at = {name: [*stops].index((start or {}).get(name, stops[0])) for name, stops in values.items() if stops}
+    if not values or len(at) < len(values) or set(start or {}) - set(values):
+        raise ValueError(f"values must hold at least one value for each control and start only these, got {values}")
+    if not live():
+        (name, stops), *others = values.items()
+        rest = {other: held[at[other]] for other, held in others}
+        return slider(lambda value: figure(**{name: value}, **rest), stops, name.replace("_", " "), alt, at[name])
     import ipywidgets
 
-    return ipywidgets.interact(figure, **{k: ipywidgets.SelectionSlider(options=v) for k, v in values.items()})
+    controls = {}
+    for name, stops in values.items():
+        look = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
+        options = [(str(stop), stop) for stop in stops]
+        controls[name] = ipywidgets.SelectionSlider(options=options, index=at[name], continuous_update=False, **look)
+    return ipywidgets.interactive(lambda **chosen: figure(**chosen), {"auto_display": True}, **controls)
