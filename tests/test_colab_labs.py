@@ -123,7 +123,7 @@ def test_a_changed_package_file_is_part_of_the_name(monkeypatch):
     before, read = key(), Path.read_bytes
     for file in ("train.py", "preset.py", "methods/hnc.py", "nets/convnets.py", "data/batch.py"):
         changed = Path(lab.train.__file__).parent / file
-        monkeypatch.setattr(Path, "read_bytes", lambda p, changed=changed: read(p) + b"#" * (p == changed))
+        monkeypatch.setattr(Path, "read_bytes", lambda p, changed=changed: read(p) + b"\nX = 1\n" * (p == changed))
         assert key() != before, file
     monkeypatch.setattr(Path, "read_bytes", read)
     monkeypatch.setattr(lab, "STARTED", 0.0)  # what is in memory is no longer what the files say

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from xai_course import colab
 from xai_course.data.batch import ArrayData, Splits
+from xai_course.data.cues import Cued
 from xai_course.methods.base import CrossEntropy, predict
 from xai_course.nets.convnets import GapClassifier, small_cnn
 from xai_course.preset import Preset
@@ -130,8 +131,9 @@ def toy(row, images: int = 16) -> Splits:
     labels = torch.arange(images) % 4
     if multilabel(row):
         labels = F.one_hot(labels, 4).float()
-    data = ArrayData(pictures, labels, pictures[:, 0] > 128)
+    data = Cued(pictures, labels, pictures[:, 0] > 128, torch.arange(images) % 5 > 0)
     data.corrupted = torch.arange(images) % 3 == 0
+    data.broken = data.balanced = data
     return Splits("toy", data, data, data, tuple("abcd"), "toy")
 
 
@@ -256,7 +258,7 @@ def data_job(root: str) -> None:
         assert sum(gpu.UPLOADS.values()) == 1 and not +gpu.PAGEABLE and not gpu.STALLS, (gpu.UPLOADS, gpu.STALLS)
         assert all(part.is_cuda for part in batch if part is not None)
     expected, found = host.__getitems__([3, 1, 15]), device.__getitems__([3, 1, 15])
-    assert all(torch.equal(a, b.cpu()) for a, b in zip(expected, found))
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(expected[:4], found[:4]))
     (history,) = fit(CrossEntropy(small_cnn()), host, replace(PLAN, workers=2))  # a worker process has no device
     assert history["total"] > 0
     print("drawn on the device")

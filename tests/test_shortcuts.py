@@ -91,7 +91,7 @@ def test_changed_images_are_what_is_learnt():
         assert torch.allclose(next(method.losses(b, CLOCK))["total"], expected)
         with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], got 1.5"):
             type(method)(net, share=1.5)
-        with pytest.raises(ValueError, match="data must have masks"):
+        with pytest.raises(ValueError, match="masks must be .B, H, W., got None"):
             next(method.losses(b._replace(masks=None), CLOCK))
 
 

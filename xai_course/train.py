@@ -86,6 +86,7 @@ def fit(
 
     Example:
         >>> from xai_course import CrossEntropy, nets
+        >>> from xai_course.data import ArrayData
         >>> data = ArrayData(torch.rand(16, 3, 16, 16), torch.arange(16) % 4)
         >>> fit(CrossEntropy(nets.small_cnn(4, width=4)), data, Preset(epochs=1, batch_size=8))
         [{'total': 1..., 'seconds': ..., 'lr': 0.001}]

@@ -78,10 +78,10 @@ class GroupDRO(Method):
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         each = F.cross_entropy(self.net(batch.images), batch.labels, reduction="none")
         member = F.one_hot(group_of(batch), len(self.q)).to(each.dtype)
-        losses = each @ member / member.sum(0).clamp_min(1)
+        losses = (each[:, None] * member).sum(0) / member.sum(0).clamp_min(1)
         self.q = self.q * (self.step * losses.detach()).exp()
         self.q = self.q / self.q.sum()
-        yield {"total": self.q @ losses, "classification": each.detach().mean()}
+        yield {"total": (self.q * losses).sum(), "classification": each.detach().mean()}
 
 
 class Reweighted(Method):
@@ -108,7 +108,7 @@ class Reweighted(Method):
 
     def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
         group = group_of(batch)
-        self.counts = self.counts + group.bincount(minlength=len(self.counts))
+        self.counts = self.counts + F.one_hot(group, len(self.counts)).sum(0)
         weights = (self.counts[group] / self.counts.sum()) ** -self.power
         yield {"total": weighted_loss(self.net(batch.images), batch.labels, weights)}
 
