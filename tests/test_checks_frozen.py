@@ -96,6 +96,9 @@ def test_a_type_costs_nothing_unless_the_question_asks_for_it(capsys):
     assert not loose(lambda x: thirds(x).float() + 1e-4)
     assert not strict(lambda x: thirds(x).float())
     assert "your answer is float32, and this question asks for float64" in capsys.readouterr().out
+    third = check_of(lambda x: 1 / 3, Case("c", (VECTOR,), "h"))
+    assert third(lambda x: torch.tensor(1 / 3, dtype=torch.float64)) and third(lambda x: 1 / 3) and third(lambda x: x[0] / 3)
+    assert not third(lambda x: 1 / 3 + 3e-8)  # a plain number is not rounded to float32
     number = check_of(lambda x: float(x.sum()), Case("c", (VECTOR,), "h"))
     assert number(lambda x: x.sum().numpy()[()]) and number(lambda x: 6) and number(lambda x: x.sum().float())
 

@@ -117,7 +117,8 @@ def _difference(got: object, expected: object, tolerance: float, gradient: bool)
     if got is None:
         return "there is none: does it get lost on the way?" if gradient else "got None: does your function return it?"
     try:
-        have, want = (torch.as_tensor(decode(each)) for each in (got, expected))
+        pair = (decode(got), decode(expected))
+        have, want = (torch.as_tensor(x, dtype=torch.float64 if type(x) is float else None) for x in pair)
     except (ValueError, TypeError, KeyError, RuntimeError, OverflowError):
         kind = got.get("type", got.get("dtype")) if isinstance(got, dict) else type(got).__name__
         return f"expected a tensor (float64 or float32) or a number, got {str(kind)[:60]}"

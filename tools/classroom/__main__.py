@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools import BUILD, NOTEBOOKS, ROOT, write_if_changed
-from tools.classroom import marks
+from tools.classroom import marks, mock
 from tools.classroom.build import build, masters, released
 from tools.classroom.grading import grade
 from tools.classroom.handed_in import Cell, collect, read
@@ -55,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     alike.add_argument("--assignment", required=True, metavar="NAME")
     alike.add_argument("--least", default=0.5, type=float, help="smallest share that is listed (default 0.5)")
     alike.set_defaults(act=_similar)
+    acting = commands.add_parser("mock", help="grade a made-up class of styles, mistakes, accidents and attacks")
+    acting.add_argument("--few", action="store_true", help="eight of them")
+    acting.add_argument("--jobs", default=2, type=int, help="submissions at a time (default 2)")
+    acting.set_defaults(act=_mock)
     collecting = commands.add_parser("marks", help="one gradebook of all assignments, for Canvas or Moodle too")
     collecting.add_argument("--grades", default=BUILD / "grades", type=Path, help="where grade wrote its results")
     platform = collecting.add_mutually_exclusive_group()
@@ -66,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--late", type=marks.Late.parse, metavar="PERCENT[,GRACE[,MOST]]", help="cost of a late day"
     )
     collecting.set_defaults(act=_marks)
-    for command in (building, grading, freezing, alike):
+    for command in (building, grading, freezing, alike, acting):
         command.add_argument("--masters", default=NOTEBOOKS / "assignments", type=Path)
     return parser
 
@@ -99,6 +103,17 @@ def _similar(options: argparse.Namespace) -> int:
         f"{len(listed)} pairs of {len(papers)} hand-ins share {options.least:.0%} or more: read both before you judge"
     )
     return 0
+
+
+def _mock(options: argparse.Namespace) -> int:
+    outcomes = []
+    for outcome in mock.run(
+        masters(options.masters)[mock.ASSIGNMENT], BUILD / "mock", few=options.few, jobs=options.jobs
+    ):
+        outcomes.append(outcome)
+        print(f"{len(outcomes)}: {outcome.seat.name} {outcome.fault}", file=sys.stderr, flush=True)
+    print(mock.table(outcomes))
+    return int(any(outcome.fault for outcome in outcomes))
 
 
 def _marks(options: argparse.Namespace) -> int:
