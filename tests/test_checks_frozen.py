@@ -97,8 +97,11 @@ def test_a_type_costs_nothing_unless_the_question_asks_for_it(capsys):
     assert not strict(lambda x: thirds(x).float())
     assert "your answer is float32, and this question asks for float64" in capsys.readouterr().out
     third = check_of(lambda x: 1 / 3, Case("c", (VECTOR,), "h"))
-    assert third(lambda x: torch.tensor(1 / 3, dtype=torch.float64)) and third(lambda x: 1 / 3) and third(lambda x: x[0] / 3)
-    assert not third(lambda x: 1 / 3 + 3e-8)  # a plain number is not rounded to float32
+    exact = torch.tensor(1 / 3, dtype=torch.float64)
+    for answer in (exact, exact.numpy(), 1 / 3, exact.float().item()):  # expected is the number itself, not its float32
+        assert third(lambda x, answer=answer: answer)
+    assert not third(lambda x: exact + 3e-8) and not third(lambda x: 1 / 3 + 1e-4)
+    assert loose(lambda x: thirds(x).float().tolist()) and not strict(lambda x: thirds(x).float().tolist())
     number = check_of(lambda x: float(x.sum()), Case("c", (VECTOR,), "h"))
     assert number(lambda x: x.sum().numpy()[()]) and number(lambda x: 6) and number(lambda x: x.sum().float())
 
