@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     alike.add_argument("--least", default=0.5, type=float, help="smallest share that is listed (default 0.5)")
     alike.set_defaults(act=_similar)
     acting = commands.add_parser("mock", help="grade a made-up class of styles, mistakes, accidents and attacks")
-    acting.add_argument("--few", action="store_true", help="eight of them")
+    acting.add_argument("--few", action="store_true", help="six of them")
     acting.add_argument("--jobs", default=2, type=int, help="submissions at a time (default 2)")
     acting.set_defaults(act=_mock)
     collecting = commands.add_parser("marks", help="one gradebook of all assignments, for Canvas or Moodle too")

@@ -28,6 +28,7 @@ from xai_course.checks import compare
 from xai_course.data.files import write_atomically
 
 SEEDS = 8
+EXPERIMENT = "# experiment"  # how a cell of the experiment begins
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ class Exam:
         imports = [node for g, source in code if not g for node in Cell(source).body]
         kinds = (ast.Import, ast.ImportFrom)
         self.prelude = "\n".join(dict.fromkeys(ast.unparse(node) for node in imports if isinstance(node, kinds)))
+        parameters = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+        shown = {Cell(source).source.strip() for g, source in code if not g}
+        self.shown = shown - {"".join(c["source"]).strip() for c in parameters}
         self.solved = Code([Cell(source, grade_id=name) for name, source in self.solutions.items()])
         self.seeds = random.Random(seed).sample(range(2**31), SEEDS)
 
@@ -197,14 +201,17 @@ def examine(exam: Exam, paper: Paper, limits: Limits, walls: bool = True, only: 
     with Sandbox(cells, limits, walls=walls) as box:
         typed = box.ask(order="student", name="student", given=[], names=[]).get("value")
         typed = str(typed)[:60] if isinstance(typed, str) else "anonymous"
+        faults = {name: _fault(exam, q, partial(box.ask, name=names[name]), code, typed) for name, q in asked.items()}
+        for name in asked:  # after all else was asked: what is lent here can be told in no other answer
+            if faults[name][0] and _right_with_the_master_s(exam, name, partial(box.ask, name=names[name]), code):
+                faults[name] = ("", "")
         marks = {}
-        for name, question in asked.items():
-            why, hint = _fault(exam, question, partial(box.ask, name=names[name]), code, typed)
-            if why == MISSING:
-                why = _absence(name, paper, box)
+        for name, (why, hint) in faults.items():
+            why = _absence(name, paper, box) if why == MISSING else why
             marks[name] = Mark(0 if why else exam.points[name], exam.points[name], why, hint if why else "")
         remarks += _accidents(paper, box, len(cells))
-    if typed.lower() not in paper.student.lower() and any(isinstance(q, Choice) for q in asked.values()):
+    own = re.search(rf"(?<![^\W_]){re.escape(typed.strip())}(?![^\W_])", paper.student, re.I) if typed.strip() else None
+    if not own and any(isinstance(q, Choice) for q in asked.values()):
         none = "no student id was typed" if typed == "anonymous" else f"the student id typed is {typed!r}"
         remarks.append(f"{none}: the options stood in that order")
     return Result(paper.student, marks, "; ".join(paper.remarks + remarks), typed, [c.source for c in paper.cells])
@@ -225,17 +232,24 @@ def _fault(exam: Exam, question, ask: Callable[..., dict], code: Code, typed: st
         return "" if right else f"{str(letter)[:20]!r} is not right", question.hint
     if broken := code.broken(question, set(exam.questions)):
         return broken, ""
-    inputs = [[case["arguments"], case["gradients"]] for case in exam.cases[name]]
-    order = {"inputs": inputs, "autograd": question.autograd}
-    reply = ask(order=name, given=[], names=[], **order)
+    reply = ask(order=name, given=[], names=[], **_order(exam, question))
     why, hint = judge(question, exam.cases[name], reply)
-    if "raised NotImplementedError" in why:
-        return MISSING, ""
-    if why and (earlier := exam.earlier(name, code)):
-        reply = ask(order=f"{name} with the master's {earlier}", given=exam.given(earlier), names=earlier, **order)
-        if not judge(question, exam.cases[name], reply)[0]:
-            return "", ""
-    return why, hint
+    return (MISSING, "") if "raised NotImplementedError" in why else (why, hint)
+
+
+def _order(exam: Exam, question: Question) -> dict:
+    inputs = [[case["arguments"], case["gradients"]] for case in exam.cases[question.name]]
+    return {"inputs": inputs, "autograd": question.autograd}
+
+
+def _right_with_the_master_s(exam: Exam, name: str, ask: Callable[..., dict], code: Code) -> bool:
+    """Whether a wrong answer is right with the master's in place of the student's earlier ones that it calls."""
+    question, earlier = exam.questions[name], exam.earlier(name, code)
+    if not earlier or isinstance(question, Choice) or code.broken(question, set(exam.questions)):
+        return False
+    order = f"{name} with the master's {earlier}"
+    reply = ask(order=order, given=exam.given(earlier), names=earlier, **_order(exam, question))
+    return not judge(question, exam.cases[name], reply)[0]
 
 
 def judge(question: Question, cases: list[dict], reply: dict) -> tuple[str, str]:
@@ -256,21 +270,28 @@ def judge(question: Question, cases: list[dict], reply: dict) -> tuple[str, str]
 
 
 def arrange(exam: Exam, paper: Paper) -> tuple[list[str], list[str]]:
-    """The sources to run, the master's imports first, without checks and forgotten placeholders; and remarks."""
+    """The sources to run, the master's imports first, without checks and forgotten placeholders; and remarks.
+
+    Of what the student was given, and of the experiment, only cells run that define something which an answer uses.
+    """
+    shown = [c.source.strip() in exam.shown or c.source.startswith(EXPERIMENT) for c in paper.cells]
+    own = [node for c, given in zip(paper.cells, shown) if not given for top in c.body for node in ast.walk(top)]
+    used = {node.id for node in own if _is_name(node)} - {node.arg for node in own if isinstance(node, ast.arg)}
     defined: dict[str, list[str]] = {}
     for cell in paper.cells:
         for name, node in cell.names().items():
             defined.setdefault(name, []).append(ast.dump(node))
     cells = [exam.prelude]
-    for cell in paper.cells:
+    for cell, given in zip(paper.cells, shown):
         lines = cell.source.splitlines()
         for node in cell.body:
             forgotten = isinstance(node, ast.FunctionDef) and node.name not in cell.names() and node.name in defined
             if forgotten or _is_check(node):
                 first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
                 lines[first - 1 : node.end_lineno] = [""] * (node.end_lineno - first + 1)
-        skipped = "xai_course.setup()" in cell.source and "find_spec" in cell.source
-        cells.append("" if skipped else "\n".join(lines))
+        made = {name for name, node in cell.names().items() if not isinstance(node, (ast.Import, ast.ImportFrom))}
+        setup = "xai_course.setup()" in cell.source and "find_spec" in cell.source
+        cells.append("" if setup or (given and not made & used) else "\n".join(lines))
     twice = [name for name in exam.points if len(set(defined.get(name, []))) > 1]
     return cells, [f"{name} is answered {len(set(defined[name]))} times, and the last one counts" for name in twice]
 
