@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from planted import ASKED
+from planted import ASKED, needs_masters
 
 from tools import ROOT
 from tools.classroom.questions import Case, Choice, Question, assignments, freeze, questions
@@ -35,6 +35,7 @@ def test_the_stored_checks_are_what_the_references_give(assignment):
     assert set(stored) == set(questions(assignment))
 
 
+@needs_masters
 def test_every_check_is_offered_and_no_other_and_nothing_is_read_before():
     offered = {name for name in dir(checks) if name.startswith("check_")}
     assert offered == {f"check_{name}" for name in ASKED}
@@ -47,6 +48,7 @@ def test_every_check_is_offered_and_no_other_and_nothing_is_read_before():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "0\n"
 
 
+@needs_masters
 def test_what_a_student_installs_or_receives_holds_no_reference_and_no_answer():
     functions = {node.name for p in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(p.read_text("utf-8")))
                  if isinstance(node, ast.FunctionDef)}  # fmt: skip

@@ -12,6 +12,7 @@ from ast import literal_eval
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from planted import needs_masters
 
 from tools import NOTEBOOKS, ROOT
 from tools.classroom import __main__ as cli
@@ -227,6 +228,7 @@ def twice(content):
     return content
 
 
+@needs_masters
 @needs_bwrap
 def test_marking_a_folder_gives_everybody_what_is_theirs_whatever_the_others_do(course, tmp_path, capsys):
     folder, out = tmp_path / "handed_in", tmp_path / "out"

@@ -5,14 +5,19 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from planted import SEALED
 
 from tools import NOTEBOOKS
 from tools.classroom import __main__ as cli
-from tools.classroom import mock
 from tools.classroom.grading import Mark, Result, examine
 from tools.classroom.handed_in import Cell, Paper
-from tools.classroom.mock_answers import MISTAKES, STYLES
 from tools.classroom.mock_attacks import ATTACKS
+
+if SEALED:
+    pytest.skip("sealed: python -m tools.classroom open --key FILE", allow_module_level=True)
+
+from tools.classroom import mock
+from tools.classroom.mock_answers import MISTAKES, STYLES
 
 MASTER = NOTEBOOKS / "assignments" / f"{mock.ASSIGNMENT}.ipynb"
 needs_bwrap = pytest.mark.skipif(

@@ -9,6 +9,7 @@ import json
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from planted import needs_masters
 
 from tools.classroom import __main__ as cli
 from tools.classroom import marks
@@ -188,6 +189,7 @@ WORDS = {
 }
 
 
+@needs_masters
 def test_the_sheet_holds_each_student_s_words_and_the_table_keeps_what_was_filled_in(tmp_path, capsys):
     cells = [new_code_cell("def angles(u, v): return u"), *(new_code_cell(f"{k} = {v!r}") for k, v in WORDS.items())]
     (tmp_path / "in").mkdir()
@@ -211,6 +213,7 @@ def test_the_sheet_holds_each_student_s_words_and_the_table_keeps_what_was_fille
     assert "ann has '3'; the levels are 0, 1 and 2" in capsys.readouterr().err
 
 
+@needs_masters
 def test_solutions_are_not_to_be_had_before_the_deadline(tmp_path, capsys):
     command = ["solutions", "--assignment", "amc", "--out", str(tmp_path), "--deadline"]
     assert cli.main([*command, "2999-01-01T12:00"]) == 2 and "the deadline is 2999-01-01" in capsys.readouterr().err

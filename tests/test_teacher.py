@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from planted import needs_masters
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +22,7 @@ def commands() -> list[str]:
     return [line for block in blocks for line in block.splitlines()]
 
 
+@needs_masters
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed (apt-get install bubblewrap)")
 def test_the_commands_of_the_teacher_guide_run_in_this_order(tmp_path):
     listed = commands()
