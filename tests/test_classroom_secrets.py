@@ -74,12 +74,6 @@ def test_the_notebook_that_colab_opens_is_the_student_version_of_the_master(mast
     assert student.read_text("utf-8") == released(master), "run make assignments"
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (NOTEBOOKS / "students").glob("*.ipynb")))
-def test_every_student_version_has_a_colab_link_in_the_teachers_page(name):
-    page = (ROOT / "book" / "teachers.md").read_text("utf-8")
-    assert f"https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/students/{name}.ipynb" in page
-
-
 @pytest.fixture
 def copied(tmp_path):
     root = tmp_path / "course"
@@ -110,7 +104,9 @@ def test_a_sealed_course_holds_no_answer_passes_its_tests_without_the_key_and_op
             text = squeezed(path.read_bytes().decode("utf-8", "replace"))
             assert not [line for line in lines if squeezed(json.dumps(line)[1:-1]) in text], path
     names = ("classroom_mock", "classroom_tables", "checks_frozen", "teacher")
-    done = command(copied, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *(f"tests/test_{name}.py" for name in names))
+    done = command(
+        copied, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *(f"tests/test_{name}.py" for name in names)
+    )
     assert done.returncode == 0 and "skipped" in done.stdout, done.stdout[-3000:]
     wrong = tmp_path / "wrong.key"
     wrong.write_text("guess\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from tools import BUILD, ROOT, bibtex, building, default_repo, explorables, pictures, quiz, write_if_changed
+from tools import BUILD, ROOT, bibtex, building, default_repo, explorables, pictures, quiz, slides, write_if_changed
 from tools.fences import expand
 from tools.gates.html import toc_entries
 from tools.glossary import link_terms, terms
@@ -102,13 +102,15 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
     files["_toc.yml"] = (ROOT / "_toc.yml").read_bytes()
     listed = set(toc_entries(yaml.safe_load(files["_toc.yml"])))
     problems: list[str] = []
+    filled: dict[str, bytes] = {}
     known = terms((ROOT / "book" / "glossary.md").read_text("utf-8"))
     cited = bibtex.entries((ROOT / "book" / "references.bib").read_text("utf-8"))
     for path in sorted((ROOT / "book").rglob("*")):
         name = path.relative_to(ROOT).as_posix()
         if path.suffix == ".md" and name.removesuffix(".md") in listed:
             text, papers = bibtex.offer(name, path.read_text("utf-8"), cited)
-            text, unknown = expand(name, link_terms(name, text, known))
+            filled[name] = expand(name, text)[0].encode()
+            text, unknown = expand(name, link_terms(name, slides.offer(text, repo, branch), known))
             text, malformed = quiz.expand(name, text)
             text, unmade = explorables.expand(name, text)
             text, drawings, undrawn = pictures.expand(name, text)
@@ -116,6 +118,7 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
             problems += unknown + malformed + unmade + undrawn
         elif path.suffix != ".md" and path.is_file():
             files[name] = path.read_bytes()
+    files |= slides.decks(filled)
     files |= {f"book/_static/vendor/mathjax/{name}": body for name, body in mathjax().items()}
     for path in [p for p in sorted((BUILD / "executed").glob("*.ipynb")) if f"notebooks/{p.stem}" in listed]:
         files[f"notebooks/{path.name}"] = staged_notebook(path, repo, branch, default_repo())
