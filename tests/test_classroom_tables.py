@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 
 import nbformat
 import pytest
@@ -73,7 +74,6 @@ def test_a_notebook_s_additions_to_python_are_passed_over(source, python):
 
 
 def test_of_several_notebooks_the_one_named_like_the_assignment_counts_then_the_newest(tmp_path):
-    import os
 
     (tmp_path / "ann").mkdir()
     for age, name in enumerate(("final.ipynb", "amc.ipynb", "draft.ipynb", "notes.ipynb")):
@@ -221,3 +221,18 @@ def test_solutions_are_not_to_be_had_before_the_deadline(tmp_path, capsys):
     assert cli.main([*command, "2020-01-01"]) == 0
     text = "\n".join(cell.source for cell in nbformat.read(tmp_path / "amc.ipynb", 4).cells)
     assert "torch.atan2((u - v).norm(dim=1)" in text and "SOLUTION" not in text and "YOUR CODE" not in text
+
+
+def test_a_folder_without_rights_is_told_and_hides_nobody_else(tmp_path, monkeypatch):
+    for name in ("ann", "bob"):
+        (tmp_path / name).mkdir()
+        nbformat.write(new_notebook(cells=[new_code_cell("def angles(u, v): return u")]), tmp_path / name / "amc.ipynb")
+    real, walk = os.access, os.walk
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "ann" and real(path, mode))
+    monkeypatch.setattr(os, "walk", lambda path: [] if path == tmp_path / "ann" else walk(path))  # root may read all
+    found = collect(tmp_path)
+    papers = {who: read(who, paths, "amc", {"amc": {"angles"}}) for who, paths in found.items()}
+    assert (
+        papers["ann"].remarks == ["the folder cannot be opened: give the right to read it"] and not papers["ann"].cells
+    )
+    assert papers["bob"].cells and not papers["bob"].remarks

@@ -25,8 +25,8 @@ PAGE = """<!doctype html>
 <title>{title}: slides</title><script defer src="../vendor/mathjax/tex-chtml.js"></script>
 <style>html{{scroll-snap-type:y mandatory;background:#14181c;color:#ced6dd}}body{{margin:0;
 font:clamp(1rem,2.3vmin,2rem)/1.45 system-ui}}section{{box-sizing:border-box;min-height:100vh;scroll-snap-align:start;
-padding:4vmin 7vmin;display:flex;flex-direction:column;justify-content:center;gap:2vmin;page-break-after:always}}h1{{font-size:2.4em}}
-h1,h2,p{{margin:0}}h2{{font-size:1.5em}}img{{max-width:100%;max-height:62vh;object-fit:contain;align-self:center}}
+padding:4vmin 7vmin;display:flex;flex-direction:column;justify-content:center;gap:2vmin;page-break-after:always}}
+h1{{font-size:2.4em}}h1,h2,p{{margin:0}}h2{{font-size:1.5em}}img{{max-width:100%;max-height:62vh;object-fit:contain;align-self:center}}
 li{{margin:.4em 0}}footer{{opacity:.7;font-size:.7em}}a{{color:#5ab4f0}}@media print{{html{{background:#14181c;
 print-color-adjust:exact;-webkit-print-color-adjust:exact}}}}</style></head><body><main>
 {slides}

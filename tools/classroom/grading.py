@@ -125,9 +125,9 @@ def grade(
 ) -> Iterator[Result]:
     """Mark every submission: ``submissions/STUDENT.ipynb`` or ``submissions/STUDENT/ANYTHING.ipynb``.
 
-    Writes ``scores.csv`` (again after each submission, whole at any time), ``feedback/STUDENT.html`` and ``results/``
-    below ``out``. What was marked before and has not changed is kept, unless ``regrade``; with ``only``, the marks of
-    other questions are kept.
+    Writes ``scores.csv`` (again after each submission, whole at any time, with all who were ever marked into ``out``),
+    ``feedback/STUDENT.html`` and ``results/`` below ``out``. What was marked before and has not changed is kept, unless
+    ``regrade``; with ``only``, the marks of other questions are kept.
 
     Raises:
         ValueError: the folder is missing or holds no submission, ``only`` names no question, or the master is faulty.
@@ -140,11 +140,12 @@ def grade(
         raise ValueError(f"questions of {exam.name} are {', '.join(exam.points)}, got {', '.join(sorted(unknown))}")
     known = {name: set(_names(path)) for name, path in masters(master.parent).items()}
     work = partial(_graded, exam, known, Path(out), sandbox, limits or Limits(), regrade or bool(only), only)
-    results: list[Result] = []
+    results = {student: result for student in _kept(Path(out)) if (result := _old(Path(out), student)[1])}
     with ThreadPoolExecutor(jobs) as pool:
         for result in pool.map(lambda item: work(*item), found.items()):
-            results.append(result)
-            write_atomically(Path(out) / "scores.csv", partial(_write, text=table(results, list(exam.points))))
+            results[result.student] = result
+            rows = [results[student] for student in sorted(results)]
+            write_atomically(Path(out) / "scores.csv", partial(_write, text=table(rows, list(exam.points))))
             yield result
 
 
@@ -166,6 +167,20 @@ def _write(file, text: str) -> None:
     file.write(text.encode())
 
 
+def _kept(out: Path) -> list[str]:
+    return sorted(path.stem for path in (out / "results").glob("*.json"))
+
+
+def _old(out: Path, student: str) -> tuple[str, Result | None]:
+    """The key and the result of an earlier marking."""
+    kept = out / "results" / f"{student}.json"
+    if not kept.exists():
+        return "", None
+    old = json.loads(kept.read_text("utf-8"))
+    marks = {name: Mark(**mark) for name, mark in old["marks"].items()}
+    return old["key"], Result(student, marks, old["remark"], old["typed"], old["code"])
+
+
 def _graded(exam, known, out, sandbox, limits, again, only, student: str, paths: list[Path]) -> Result:
     """The kept result where nothing changed, else a new one; and its page."""
     paper = read(student, paths, exam.name, known)
@@ -173,17 +188,16 @@ def _graded(exam, known, out, sandbox, limits, again, only, student: str, paths:
     sources += [cell.source.encode(errors="replace") for cell in paper.cells] + [r.encode() for r in paper.remarks]
     key = hashlib.sha256(b"\0".join(sources)).hexdigest()
     kept = out / "results" / f"{student}.json"
-    old = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
-    marks = {name: Mark(**mark) for name, mark in old.get("marks", {}).items()}
-    if old.get("key") == key and not again:
-        return Result(student, marks, old["remark"], old["typed"], old["code"])
+    old_key, old = _old(out, student)
+    if old and old_key == key and not again:
+        return old
     try:
         result = examine(exam, paper, limits, sandbox, only)
     except (RecursionError, MemoryError, ValueError) as error:
         marks = {name: Mark(0, of, "not marked") for name, of in exam.points.items()}
         return Result(student, marks, f"marking stopped ({type(error).__name__}): the teacher has to look at this one")
-    if only and set(marks) == set(exam.points):
-        result = replace(result, marks={name: result.marks.get(name, marks[name]) for name in exam.points})
+    if only and old and set(old.marks) == set(exam.points):
+        result = replace(result, marks={name: result.marks.get(name, old.marks[name]) for name in exam.points})
     write_atomically(kept, partial(_write, text=json.dumps({"key": key, **asdict(result)})))
     write_atomically(out / "feedback" / f"{student}.html", partial(_write, text=feedback(result, exam.name)))
     return result
