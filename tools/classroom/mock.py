@@ -1,4 +1,4 @@
-"""A class of 72: styles, mistakes, accidents and attacks, each with the mark that it deserves.
+"""A class of 73: styles, mistakes, accidents and attacks, each with the mark that it deserves.
 
 ``python -m tools.classroom mock`` writes their notebooks, grades them as a teacher would, and prints who got what and
 why; a mark that differs from the expected one is a failure.
