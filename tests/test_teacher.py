@@ -24,6 +24,7 @@ def commands() -> list[str]:
 
 @needs_masters
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed (apt-get install bubblewrap)")
+@pytest.mark.timeout(900)  # eleven commands, each with an interpreter of its own
 def test_the_commands_of_the_teacher_guide_run_in_this_order(tmp_path):
     listed = commands()
     assert [shlex.split(c)[0] for c in listed] == ["git", "cd", "make", "make", *[".venv/bin/python"] * 7]
