@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from functools import cache
 
+import pytest
 import torch
 
 from tools.classroom.grading import judge
 from tools.classroom.questions import assignments, questions
 from xai_course.checks import call, decode, options
 
+SEALED = not assignments()  # tools/classroom/seal.py: this course is public, and the key is with its teacher
+needs_masters = pytest.mark.skipif(SEALED, reason="sealed: python -m tools.classroom open --key FILE")
 ASKED = {name: question for assignment in assignments() for name, question in questions(assignment).items()}
 
 
@@ -59,22 +62,33 @@ def marked(name: str, answer) -> str:
 
 
 def styles(name: str, answer) -> list:
-    """The same right answer in other types: none may cost a point."""
+    """The same right answer in other types and forms: none may cost a point."""
     question, values = ASKED[name], torch.as_tensor(decode(hidden(name)[0]["expected"][0]))
-    found = (
-        [] if question.double or not values.is_floating_point() else [lambda *a: torch.as_tensor(answer(*a)).float()]
-    )
-    if any(case["gradients"] for case in hidden(name)):
-        return found
-    found.append(lambda *a: torch.as_tensor(answer(*a)).detach().numpy())
-    found.append(lambda *a: torch.as_tensor(answer(*a)).tolist())
+
+    class Layer(torch.nn.Module):
+        def forward(self, *arguments):
+            return answer(*arguments)
+
+    def filled(*arguments):
+        result = torch.as_tensor(answer(*arguments))
+        buffer = torch.zeros(result.shape, dtype=result.dtype)
+        buffer[...] = result
+        return buffer
+
+    found = [Layer(), filled]
+    if not question.double and values.is_floating_point():
+        found.append(lambda *a: torch.as_tensor(answer(*a)).float())
+    if not any(case["gradients"] for case in hidden(name)):
+        found.append(lambda *a: torch.as_tensor(answer(*a)).detach().numpy())
+        found.append(lambda *a: torch.as_tensor(answer(*a)).tolist())
     return [*found, lambda *a: list(torch.as_tensor(answer(*a)))] if values.ndim else found
 
 
 def assert_sound(check, right: list, wrong: dict, capsys) -> None:
-    """At least two right answers pass; at least five wrong ones and the standing cheats fail, each with a hint."""
-    assert len(right) >= 2 and len(wrong) >= 5, "plant at least two right and five wrong answers"
-    for answer in [*right, *styles(check.name, right[0])]:
+    """At least five right answers pass; at least eight wrong ones and the standing cheats fail, each with a hint."""
+    every = [*right, *styles(check.name, right[0])]
+    assert len(right) >= 2 and len(every) >= 5 and len(wrong) >= 8, "plant five right and eight wrong answers"
+    for answer in every:
         assert check(answer), f"{check.name} refuses a right answer:\n{capsys.readouterr().out}"
         assert marked(check.name, answer) == ""
     cheats = {"the stub": stub, "equals everything": lambda *a: EqualsEverything(), "quits": quits}

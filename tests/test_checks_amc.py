@@ -161,6 +161,7 @@ def test_ramp(capsys):
         "linear": lambda t, n, p: p if t >= n else p * t / n,
         "no peak": lambda t, n, p: 1.0 if t >= n else math.exp(-5 * (1 - t / n) ** 2),
         "from zero": lambda t, n, p: p if t >= n else p * math.exp(-5 * (1 - t / n) ** 2) * (t > 0),
+        "of the length": lambda t, n, p: p if t >= n else p * math.exp(-5 * (n - t) ** 2),
         "peak too early": lambda t, n, p: p if t >= n / 2 else p * math.exp(-5 * (1 - t / n) ** 2),
     }
     assert_sound(check_ramp, right, wrong, capsys)

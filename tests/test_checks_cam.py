@@ -133,6 +133,7 @@ def test_to_unit_range(capsys):
         "ReLU first": lambda m: loop(m.relu()),
         "epsilon": lambda m: (m - m.amin((1, 2), True)) / (m.amax((1, 2), True) - m.amin((1, 2), True) + 1e-8),
         "over rows": lambda m: (m - m.amin(1, True)) / (m.amax(1, True) - m.amin(1, True)).clamp_min(1e-300),
+        "-1 to 1": lambda m: 2 * loop(m) - 1,
         "upside down": lambda m: 1 - loop(m),
     }
     assert_sound(check_to_unit_range, [loop, vector], wrong, capsys)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from planted import ASKED
+from planted import ASKED, needs_masters
 
 from tools import ROOT
 from tools.classroom.questions import Case, Choice, Question, assignments, freeze, questions
@@ -35,6 +35,7 @@ def test_the_stored_checks_are_what_the_references_give(assignment):
     assert set(stored) == set(questions(assignment))
 
 
+@needs_masters
 def test_every_check_is_offered_and_no_other_and_nothing_is_read_before():
     offered = {name for name in dir(checks) if name.startswith("check_")}
     assert offered == {f"check_{name}" for name in ASKED}
@@ -47,6 +48,7 @@ def test_every_check_is_offered_and_no_other_and_nothing_is_read_before():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "0\n"
 
 
+@needs_masters
 def test_what_a_student_installs_or_receives_holds_no_reference_and_no_answer():
     functions = {node.name for p in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(p.read_text("utf-8")))
                  if isinstance(node, ast.FunctionDef)}  # fmt: skip
@@ -96,6 +98,12 @@ def test_a_type_costs_nothing_unless_the_question_asks_for_it(capsys):
     assert not loose(lambda x: thirds(x).float() + 1e-4)
     assert not strict(lambda x: thirds(x).float())
     assert "your answer is float32, and this question asks for float64" in capsys.readouterr().out
+    third = check_of(lambda x: 1 / 3, Case("c", (VECTOR,), "h"))
+    exact = torch.tensor(1 / 3, dtype=torch.float64)
+    for answer in (exact, exact.numpy(), 1 / 3, exact.float().item()):  # expected is the number itself, not its float32
+        assert third(lambda x, answer=answer: answer)
+    assert not third(lambda x: exact + 3e-8) and not third(lambda x: 1 / 3 + 1e-4)
+    assert loose(lambda x: thirds(x).float().tolist()) and not strict(lambda x: thirds(x).float().tolist())
     number = check_of(lambda x: float(x.sum()), Case("c", (VECTOR,), "h"))
     assert number(lambda x: x.sum().numpy()[()]) and number(lambda x: 6) and number(lambda x: x.sum().float())
 

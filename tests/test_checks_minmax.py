@@ -146,6 +146,7 @@ def test_accumulated(capsys):
         "all but the last": lambda ls, w: backward(ls[:-1], w) if len(ls) > 1 else torch.zeros_like(w),
         "twice the last": lambda ls, w: backward([*ls, ls[-1]], w),
         "descent step": lambda ls, w: w - summed(ls, w),
+        "at moving weights": lambda ls, w: sum(backward([each], w + 0.1 * at) for at, each in enumerate(ls)),
         "sign": lambda ls, w: -summed(ls, w),
     }
     assert_sound(check_accumulated, [backward, summed], wrong, capsys)

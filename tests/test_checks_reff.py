@@ -132,6 +132,7 @@ def test_l1_distance(capsys):
         "no constant": lambda a, m: a + 2 * m,
         "twice only": lambda a, m: 2 * m,
         "squared": lambda a, m: a - 1 + 2 * m * m,
+        "a share of the area": lambda a, m: 1 - 1 / a + 2 * m,
         "inside": lambda a, m: a - 1 + 2 * (1 - m),
     }
     assert_sound(check_l1_distance, right, wrong, capsys)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from planted import needs_masters
 
 from tools.classroom import __main__ as cli
 from tools.classroom import marks
@@ -72,7 +74,6 @@ def test_a_notebook_s_additions_to_python_are_passed_over(source, python):
 
 
 def test_of_several_notebooks_the_one_named_like_the_assignment_counts_then_the_newest(tmp_path):
-    import os
 
     (tmp_path / "ann").mkdir()
     for age, name in enumerate(("final.ipynb", "amc.ipynb", "draft.ipynb", "notes.ipynb")):
@@ -179,3 +180,59 @@ def loss(a, s, m):
     papers = {"ann": [Cell(mine)], "bob": [Cell(copied)], "eve": [Cell(other)]}
     assert [(one, two) for _, one, two in pairs(papers, [])] == [("ann", "bob")]
     assert pairs(papers, [])[0][0] == 1 and pairs(papers, [Cell(mine)]) == []
+
+
+WORDS = {
+    "reason": "half as many pairs",
+    "prediction": 'within <b>falls</b> "by half"',
+    "verdict": "the ratio falls\nfrom 0.6 to 0.4",
+}
+
+
+@needs_masters
+def test_the_sheet_holds_each_student_s_words_and_the_table_keeps_what_was_filled_in(tmp_path, capsys):
+    cells = [new_code_cell("def angles(u, v): return u"), *(new_code_cell(f"{k} = {v!r}") for k, v in WORDS.items())]
+    (tmp_path / "in").mkdir()
+    nbformat.write(new_notebook(cells=cells), tmp_path / "in" / "ann.ipynb")
+    nbformat.write(new_notebook(cells=cells[:1]), tmp_path / "in" / "bob.ipynb")
+    command = ["sheet", str(tmp_path / "in"), "--assignment", "amc", "--out", str(tmp_path / "out")]
+    assert cli.main(command) == 0
+    out = tmp_path / "out" / "amc"
+    page, table = (out / "sheet.html").read_text(), out / "manual.csv"
+    assert "within &lt;b&gt;falls&lt;/b&gt;" in page and "from 0.6 to 0.4" in page and page.count("☐") == 2 * 3 * 4
+    assert page.count("(nothing)") == 3 and "default-src 'none'" in page
+    assert list(csv.reader(table.open())) == [
+        ["student", "reason", "prediction", "control", "verdict"], ["ann", *[""] * 4], ["bob", *[""] * 4],
+    ]  # fmt: skip
+    table.write_text("student,reason,prediction,control,verdict\nann,1,2,0,2\n")
+    assert cli.main(command) == 0 and table.read_text().splitlines()[1:] == ["ann,1,2,0,2", "bob,,,,"]
+    (out / "scores.csv").write_text("student,score,of\nann,12,20\nbob,3,20\n")
+    assert marks.gradebook(tmp_path / "out") == ({"amc": 28.0}, {"ann": {"amc": 17.0}, "bob": {"amc": 3.0}})
+    table.write_text("student,reason,prediction,control,verdict\nann,3,2,0,2\n")
+    assert cli.main(["marks", "--grades", str(tmp_path / "out")]) == 2
+    assert "ann has '3'; the levels are 0, 1 and 2" in capsys.readouterr().err
+
+
+@needs_masters
+def test_solutions_are_not_to_be_had_before_the_deadline(tmp_path, capsys):
+    command = ["solutions", "--assignment", "amc", "--out", str(tmp_path), "--deadline"]
+    assert cli.main([*command, "2999-01-01T12:00"]) == 2 and "the deadline is 2999-01-01" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert cli.main([*command, "2020-01-01"]) == 0
+    text = "\n".join(cell.source for cell in nbformat.read(tmp_path / "amc.ipynb", 4).cells)
+    assert "torch.atan2((u - v).norm(dim=1)" in text and "SOLUTION" not in text and "YOUR CODE" not in text
+
+
+def test_a_folder_without_rights_is_told_and_hides_nobody_else(tmp_path, monkeypatch):
+    for name in ("ann", "bob"):
+        (tmp_path / name).mkdir()
+        nbformat.write(new_notebook(cells=[new_code_cell("def angles(u, v): return u")]), tmp_path / name / "amc.ipynb")
+    real, walk = os.access, os.walk
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "ann" and real(path, mode))
+    monkeypatch.setattr(os, "walk", lambda path: [] if path == tmp_path / "ann" else walk(path))  # root may read all
+    found = collect(tmp_path)
+    papers = {who: read(who, paths, "amc", {"amc": {"angles"}}) for who, paths in found.items()}
+    assert (
+        papers["ann"].remarks == ["the folder cannot be opened: give the right to read it"] and not papers["ann"].cells
+    )
+    assert papers["bob"].cells and not papers["bob"].remarks

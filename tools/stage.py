@@ -19,7 +19,6 @@ import yaml
 from tools import (
     BUILD,
     ROOT,
-    assignment_paths,
     bibtex,
     building,
     default_repo,
@@ -28,10 +27,10 @@ from tools import (
     pictures,
     quiz,
     search,
+    slides,
     tables,
     write_if_changed,
 )  # fmt: skip
-from tools.classroom.build import released
 from tools.fences import expand
 from tools.gates.html import toc_entries
 from tools.glossary import link_terms, script, terms
@@ -121,8 +120,8 @@ def staged_notebook(path: Path, repo: str, branch: str, written_for: str) -> byt
 def assignments(repo: str) -> dict[str, bytes]:
     """The assignments without their solutions, which the chapters offer."""
     return {
-        f"book/assignments/{path.name}": released(path).replace(default_repo(), repo).encode()
-        for path in assignment_paths()
+        f"book/assignments/{path.name}": path.read_text("utf-8").replace(default_repo(), repo).encode()
+        for path in sorted((ROOT / "notebooks" / "students").glob("*.ipynb"))
     }
 
 
@@ -134,12 +133,14 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
     problems: list[str] = []
     glossary = (ROOT / "book" / "glossary.md").read_text("utf-8")
     files["book/_static/glossary.js"], known = script(glossary), terms(glossary)
+    filled: dict[str, bytes] = {}
     cited = bibtex.entries((ROOT / "book" / "references.bib").read_text("utf-8"))
     for path in sorted((ROOT / "book").rglob("*")):
         name = path.relative_to(ROOT).as_posix()
         if path.suffix == ".md" and name.removesuffix(".md") in listed:
             text, papers = bibtex.offer(name, path.read_text("utf-8"), cited)
-            text, unknown = expand(name, link_terms(name, text, known))
+            filled[name] = notation.expand(name, expand(name, text)[0])[0].encode()
+            text, unknown = expand(name, link_terms(name, slides.offer(text, repo, branch), known))
             text, malformed = quiz.expand(name, text)
             text, unlisted = notation.expand(name, text)
             text, unmade = explorables.expand(name, text)
@@ -149,6 +150,7 @@ def collect(repo: str, branch: str) -> tuple[dict[str, bytes], list[str]]:
             problems += unknown + malformed + unlisted + unmade + undrawn
         elif path.suffix != ".md" and path.is_file():
             files[name] = path.read_bytes()
+    files |= slides.decks(filled)
     files |= {f"book/_static/vendor/mathjax/{name}": body for name, body in mathjax().items()}
     for path in [p for p in sorted((BUILD / "executed").glob("*.ipynb")) if f"notebooks/{p.stem}" in listed]:
         files[f"notebooks/{path.name}"] = staged_notebook(path, repo, branch, default_repo())

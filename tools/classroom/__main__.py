@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from tools import BUILD, NOTEBOOKS, ROOT, write_if_changed
-from tools.classroom import marks
-from tools.classroom.build import build, masters, released
+from tools.classroom import manual, marks, seal
+from tools.classroom.build import build, masters, released, solved
 from tools.classroom.grading import grade
-from tools.classroom.handed_in import Cell, collect, read
+from tools.classroom.handed_in import Cell, Paper, collect, read
 from tools.classroom.questions import freeze, questions
 from tools.classroom.sandbox import Limits
 from tools.classroom.similar import pairs
@@ -34,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     building = commands.add_parser("build", help="student notebooks, keys and archives from the masters")
     building.add_argument("--out", default=BUILD / "assignments", type=Path)
+    building.add_argument("--students", default=NOTEBOOKS / "students", type=Path, help="where Colab finds them")
     building.set_defaults(act=_build)
     grading = commands.add_parser("grade", help="grade a folder of submissions in a sandbox")
     grading.add_argument("submissions", type=Path, help="folder with STUDENT.ipynb or STUDENT/NAME.ipynb")
@@ -55,6 +57,27 @@ def _parser() -> argparse.ArgumentParser:
     alike.add_argument("--assignment", required=True, metavar="NAME")
     alike.add_argument("--least", default=0.5, type=float, help="smallest share that is listed (default 0.5)")
     alike.set_defaults(act=_similar)
+    acting = commands.add_parser("mock", help="grade a made-up class of styles, mistakes, accidents and attacks")
+    acting.add_argument("--few", action="store_true", help="six of them")
+    acting.add_argument("--jobs", default=2, type=int, help="submissions at a time (default 2)")
+    acting.set_defaults(act=_mock)
+    solving = commands.add_parser("solutions", help="the solutions of an assignment, once its deadline is over")
+    solving.add_argument("--assignment", required=True, metavar="NAME")
+    solving.add_argument("--deadline", required=True, type=datetime.fromisoformat, metavar="2026-12-01T23:59")
+    solving.add_argument("--out", default=NOTEBOOKS / "solutions", type=Path)
+    solving.set_defaults(act=_solutions)
+    hand = commands.add_parser("sheet", help="a table and a page to mark by hand what is written in words")
+    hand.add_argument("submissions", type=Path)
+    hand.add_argument("--assignment", required=True, metavar="NAME")
+    hand.add_argument("--out", default=BUILD / "grades", type=Path)
+    hand.set_defaults(act=_sheet)
+    for name, act, text in (
+        ("seal", seal.seal, "lock masters and references away"),
+        ("open", seal.unseal, "unlock them"),
+    ):
+        locking = commands.add_parser(name, help=text)
+        locking.add_argument("--key", required=True, type=Path, metavar="FILE", help="outside the repository")
+        locking.set_defaults(act=_lock, how=act)
     collecting = commands.add_parser("marks", help="one gradebook of all assignments, for Canvas or Moodle too")
     collecting.add_argument("--grades", default=BUILD / "grades", type=Path, help="where grade wrote its results")
     platform = collecting.add_mutually_exclusive_group()
@@ -66,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "--late", type=marks.Late.parse, metavar="PERCENT[,GRACE[,MOST]]", help="cost of a late day"
     )
     collecting.set_defaults(act=_marks)
-    for command in (building, grading, freezing, alike):
+    for command in (building, grading, freezing, alike, acting, solving, hand):
         command.add_argument("--masters", default=NOTEBOOKS / "assignments", type=Path)
     return parser
 
@@ -74,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 def _build(options: argparse.Namespace) -> int:
     for name, master in masters(options.masters).items():
         made = build(master, options.out / name)
+        write_if_changed(options.students / f"{name}.ipynb", made.student.read_bytes())
         print(f"{name}: {made.student}, {made.key}, {made.archive}")
     return 0
 
@@ -85,19 +109,64 @@ def _freeze(options: argparse.Namespace) -> int:
     return 0
 
 
-def _similar(options: argparse.Namespace) -> int:
+def _master(options: argparse.Namespace) -> Path:
     known = masters(options.masters)
     if options.assignment not in known:
         raise ValueError(unknown("assignment", options.assignment, known))
-    names = {options.assignment: set(questions(options.assignment, known[options.assignment]))}
-    found = collect(options.submissions)
-    papers = {who: read(who, paths, options.assignment, names).cells for who, paths in found.items()}
-    given = [Cell("".join(c["source"])) for c in json.loads(released(known[options.assignment]))["cells"]]
+    return known[options.assignment]
+
+
+def _papers(options: argparse.Namespace) -> dict[str, Paper]:
+    master = _master(options)
+    names = {options.assignment: set(questions(options.assignment, master))}
+    return {who: read(who, paths, options.assignment, names) for who, paths in collect(options.submissions).items()}
+
+
+def _solutions(options: argparse.Namespace) -> int:
+    path = options.out / f"{options.assignment}.ipynb"
+    write_if_changed(path, solved(_master(options), options.deadline).encode())
+    print(f"{path}: commit and push it, or upload it")
+    return 0
+
+
+def _sheet(options: argparse.Namespace) -> int:
+    papers, out = _papers(options), options.out / options.assignment
+    table, page = out / "manual.csv", out / "sheet.html"
+    filled = marks.rows(table, "student", *manual.RUBRIC) if table.exists() else []
+    write_if_changed(table, manual.blank(list(papers), filled).encode())
+    write_if_changed(page, manual.sheet(list(papers.values()), options.assignment).encode())
+    print(f"{table}: a line for each of {len(papers)} students; {page}: to print")
+    return 0
+
+
+def _similar(options: argparse.Namespace) -> int:
+    papers = {who: paper.cells for who, paper in _papers(options).items()}
+    given = [Cell("".join(c["source"])) for c in json.loads(released(_master(options)))["cells"]]
     listed = pairs(papers, given, options.least)
     print(*(f"{share:4.0%}  {one}  {other}" for share, one, other in listed), sep="\n")
     print(
         f"{len(listed)} pairs of {len(papers)} hand-ins share {options.least:.0%} or more: read both before you judge"
     )
+    return 0
+
+
+def _mock(options: argparse.Namespace) -> int:
+    from tools.classroom import mock
+
+    outcomes = []
+    for outcome in mock.run(
+        masters(options.masters)[mock.ASSIGNMENT], BUILD / "mock", few=options.few, jobs=options.jobs
+    ):
+        outcomes.append(outcome)
+        print(f"{len(outcomes)}: {outcome.seat.name} {outcome.fault}", file=sys.stderr, flush=True)
+    print(mock.table(outcomes))
+    return int(any(outcome.fault for outcome in outcomes))
+
+
+def _lock(options: argparse.Namespace) -> int:
+    for path in options.how(options.key):
+        print(path.relative_to(ROOT))
+    print(f"the key is {options.key}: keep it, and give it to nobody but those who teach")
     return 0
 
 
@@ -118,14 +187,12 @@ def _marks(options: argparse.Namespace) -> int:
 
 
 def _grade(options: argparse.Namespace) -> int:
-    known = masters(options.masters)
-    if options.assignment not in known:
-        raise ValueError(unknown("assignment", options.assignment, known))
+    master = _master(options)
     limits = Limits(seconds=options.seconds, memory_mb=options.memory_mb)
     out = options.out / options.assignment
     guard = {"sandbox": not options.no_sandbox, "limits": limits, "jobs": options.jobs}
     again = {"regrade": options.regrade is not None, "only": frozenset(options.regrade or ())}
-    for result in grade(options.submissions, known[options.assignment], out, **guard, **again):
+    for result in grade(options.submissions, master, out, **guard, **again):
         print(f"{result.student}: {result.score:g} of {result.most:g}  {result.remark}", flush=True)
     print(f"scores: {out / 'scores.csv'}, feedback: {out / 'feedback'}")
     return 0

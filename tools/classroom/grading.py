@@ -28,6 +28,7 @@ from xai_course.checks import compare
 from xai_course.data.files import write_atomically
 
 SEEDS = 8
+EXPERIMENT = "# experiment"  # how a cell of the experiment begins
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ class Exam:
         imports = [node for g, source in code if not g for node in Cell(source).body]
         kinds = (ast.Import, ast.ImportFrom)
         self.prelude = "\n".join(dict.fromkeys(ast.unparse(node) for node in imports if isinstance(node, kinds)))
+        parameters = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+        shown = {Cell(source).source.strip() for g, source in code if not g}
+        self.shown = shown - {"".join(c["source"]).strip() for c in parameters}
         self.solved = Code([Cell(source, grade_id=name) for name, source in self.solutions.items()])
         self.seeds = random.Random(seed).sample(range(2**31), SEEDS)
 
@@ -121,9 +125,9 @@ def grade(
 ) -> Iterator[Result]:
     """Mark every submission: ``submissions/STUDENT.ipynb`` or ``submissions/STUDENT/ANYTHING.ipynb``.
 
-    Writes ``scores.csv`` (again after each submission, whole at any time), ``feedback/STUDENT.html`` and ``results/``
-    below ``out``. What was marked before and has not changed is kept, unless ``regrade``; with ``only``, the marks of
-    other questions are kept.
+    Writes ``scores.csv`` (again after each submission, whole at any time, with all who were ever marked into ``out``),
+    ``feedback/STUDENT.html`` and ``results/`` below ``out``. What was marked before and has not changed is kept, unless
+    ``regrade``; with ``only``, the marks of other questions are kept.
 
     Raises:
         ValueError: the folder is missing or holds no submission, ``only`` names no question, or the master is faulty.
@@ -136,11 +140,12 @@ def grade(
         raise ValueError(f"questions of {exam.name} are {', '.join(exam.points)}, got {', '.join(sorted(unknown))}")
     known = {name: set(_names(path)) for name, path in masters(master.parent).items()}
     work = partial(_graded, exam, known, Path(out), sandbox, limits or Limits(), regrade or bool(only), only)
-    results: list[Result] = []
+    results = {student: result for student in _kept(Path(out)) if (result := _old(Path(out), student)[1])}
     with ThreadPoolExecutor(jobs) as pool:
         for result in pool.map(lambda item: work(*item), found.items()):
-            results.append(result)
-            write_atomically(Path(out) / "scores.csv", partial(_write, text=table(results, list(exam.points))))
+            results[result.student] = result
+            rows = [results[student] for student in sorted(results)]
+            write_atomically(Path(out) / "scores.csv", partial(_write, text=table(rows, list(exam.points))))
             yield result
 
 
@@ -162,6 +167,20 @@ def _write(file, text: str) -> None:
     file.write(text.encode())
 
 
+def _kept(out: Path) -> list[str]:
+    return sorted(path.stem for path in (out / "results").glob("*.json"))
+
+
+def _old(out: Path, student: str) -> tuple[str, Result | None]:
+    """The key and the result of an earlier marking."""
+    kept = out / "results" / f"{student}.json"
+    if not kept.exists():
+        return "", None
+    old = json.loads(kept.read_text("utf-8"))
+    marks = {name: Mark(**mark) for name, mark in old["marks"].items()}
+    return old["key"], Result(student, marks, old["remark"], old["typed"], old["code"])
+
+
 def _graded(exam, known, out, sandbox, limits, again, only, student: str, paths: list[Path]) -> Result:
     """The kept result where nothing changed, else a new one; and its page."""
     paper = read(student, paths, exam.name, known)
@@ -169,17 +188,16 @@ def _graded(exam, known, out, sandbox, limits, again, only, student: str, paths:
     sources += [cell.source.encode(errors="replace") for cell in paper.cells] + [r.encode() for r in paper.remarks]
     key = hashlib.sha256(b"\0".join(sources)).hexdigest()
     kept = out / "results" / f"{student}.json"
-    old = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
-    marks = {name: Mark(**mark) for name, mark in old.get("marks", {}).items()}
-    if old.get("key") == key and not again:
-        return Result(student, marks, old["remark"], old["typed"], old["code"])
+    old_key, old = _old(out, student)
+    if old and old_key == key and not again:
+        return old
     try:
         result = examine(exam, paper, limits, sandbox, only)
     except (RecursionError, MemoryError, ValueError) as error:
         marks = {name: Mark(0, of, "not marked") for name, of in exam.points.items()}
         return Result(student, marks, f"marking stopped ({type(error).__name__}): the teacher has to look at this one")
-    if only and set(marks) == set(exam.points):
-        result = replace(result, marks={name: result.marks.get(name, marks[name]) for name in exam.points})
+    if only and old and set(old.marks) == set(exam.points):
+        result = replace(result, marks={name: result.marks.get(name, old.marks[name]) for name in exam.points})
     write_atomically(kept, partial(_write, text=json.dumps({"key": key, **asdict(result)})))
     write_atomically(out / "feedback" / f"{student}.html", partial(_write, text=feedback(result, exam.name)))
     return result
@@ -197,14 +215,17 @@ def examine(exam: Exam, paper: Paper, limits: Limits, walls: bool = True, only: 
     with Sandbox(cells, limits, walls=walls) as box:
         typed = box.ask(order="student", name="student", given=[], names=[]).get("value")
         typed = str(typed)[:60] if isinstance(typed, str) else "anonymous"
+        faults = {name: _fault(exam, q, partial(box.ask, name=names[name]), code, typed) for name, q in asked.items()}
+        for name in asked:  # after all else was asked: what is lent here can be told in no other answer
+            if faults[name][0] and _right_with_the_master_s(exam, name, partial(box.ask, name=names[name]), code):
+                faults[name] = ("", "")
         marks = {}
-        for name, question in asked.items():
-            why, hint = _fault(exam, question, partial(box.ask, name=names[name]), code, typed)
-            if why == MISSING:
-                why = _absence(name, paper, box)
+        for name, (why, hint) in faults.items():
+            why = _absence(name, paper, box) if why == MISSING else why
             marks[name] = Mark(0 if why else exam.points[name], exam.points[name], why, hint if why else "")
         remarks += _accidents(paper, box, len(cells))
-    if typed.lower() not in paper.student.lower() and any(isinstance(q, Choice) for q in asked.values()):
+    own = re.search(rf"(?<![^\W_]){re.escape(typed.strip())}(?![^\W_])", paper.student, re.I) if typed.strip() else None
+    if not own and any(isinstance(q, Choice) for q in asked.values()):
         none = "no student id was typed" if typed == "anonymous" else f"the student id typed is {typed!r}"
         remarks.append(f"{none}: the options stood in that order")
     return Result(paper.student, marks, "; ".join(paper.remarks + remarks), typed, [c.source for c in paper.cells])
@@ -225,17 +246,24 @@ def _fault(exam: Exam, question, ask: Callable[..., dict], code: Code, typed: st
         return "" if right else f"{str(letter)[:20]!r} is not right", question.hint
     if broken := code.broken(question, set(exam.questions)):
         return broken, ""
-    inputs = [[case["arguments"], case["gradients"]] for case in exam.cases[name]]
-    order = {"inputs": inputs, "autograd": question.autograd}
-    reply = ask(order=name, given=[], names=[], **order)
+    reply = ask(order=name, given=[], names=[], **_order(exam, question))
     why, hint = judge(question, exam.cases[name], reply)
-    if "raised NotImplementedError" in why:
-        return MISSING, ""
-    if why and (earlier := exam.earlier(name, code)):
-        reply = ask(order=f"{name} with the master's {earlier}", given=exam.given(earlier), names=earlier, **order)
-        if not judge(question, exam.cases[name], reply)[0]:
-            return "", ""
-    return why, hint
+    return (MISSING, "") if "raised NotImplementedError" in why else (why, hint)
+
+
+def _order(exam: Exam, question: Question) -> dict:
+    inputs = [[case["arguments"], case["gradients"]] for case in exam.cases[question.name]]
+    return {"inputs": inputs, "autograd": question.autograd}
+
+
+def _right_with_the_master_s(exam: Exam, name: str, ask: Callable[..., dict], code: Code) -> bool:
+    """Whether a wrong answer is right with the master's in place of the student's earlier ones that it calls."""
+    question, earlier = exam.questions[name], exam.earlier(name, code)
+    if not earlier or isinstance(question, Choice) or code.broken(question, set(exam.questions)):
+        return False
+    order = f"{name} with the master's {earlier}"
+    reply = ask(order=order, given=exam.given(earlier), names=earlier, **_order(exam, question))
+    return not judge(question, exam.cases[name], reply)[0]
 
 
 def judge(question: Question, cases: list[dict], reply: dict) -> tuple[str, str]:
@@ -256,21 +284,28 @@ def judge(question: Question, cases: list[dict], reply: dict) -> tuple[str, str]
 
 
 def arrange(exam: Exam, paper: Paper) -> tuple[list[str], list[str]]:
-    """The sources to run, the master's imports first, without checks and forgotten placeholders; and remarks."""
+    """The sources to run, the master's imports first, without checks and forgotten placeholders; and remarks.
+
+    Of what the student was given, and of the experiment, only cells run that define something which an answer uses.
+    """
+    shown = [c.source.strip() in exam.shown or c.source.startswith(EXPERIMENT) for c in paper.cells]
+    own = [node for c, given in zip(paper.cells, shown) if not given for top in c.body for node in ast.walk(top)]
+    used = {node.id for node in own if _is_name(node)} - {node.arg for node in own if isinstance(node, ast.arg)}
     defined: dict[str, list[str]] = {}
     for cell in paper.cells:
         for name, node in cell.names().items():
             defined.setdefault(name, []).append(ast.dump(node))
     cells = [exam.prelude]
-    for cell in paper.cells:
+    for cell, given in zip(paper.cells, shown):
         lines = cell.source.splitlines()
         for node in cell.body:
             forgotten = isinstance(node, ast.FunctionDef) and node.name not in cell.names() and node.name in defined
             if forgotten or _is_check(node):
                 first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
                 lines[first - 1 : node.end_lineno] = [""] * (node.end_lineno - first + 1)
-        skipped = "xai_course.setup()" in cell.source and "find_spec" in cell.source
-        cells.append("" if skipped else "\n".join(lines))
+        made = {name for name, node in cell.names().items() if not isinstance(node, (ast.Import, ast.ImportFrom))}
+        setup = "xai_course.setup()" in cell.source and "find_spec" in cell.source
+        cells.append("" if setup or (given and not made & used) else "\n".join(lines))
     twice = [name for name in exam.points if len(set(defined.get(name, []))) > 1]
     return cells, [f"{name} is answered {len(set(defined[name]))} times, and the last one counts" for name in twice]
 

@@ -70,6 +70,8 @@ def collect(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
             inside = [Path(at, name) for at, _, names in os.walk(path) for name in sorted(names)]
+            if not os.access(path, os.R_OK | os.X_OK):
+                found.setdefault(path.name, []).append(path)  # to be told so
             notebooks = [
                 p for p in inside if p.suffix == ".ipynb" and not {".ipynb_checkpoints", "__MACOSX"} & {*p.parts}
             ]
@@ -121,6 +123,8 @@ def cells_of(path: Path) -> tuple[list[Cell], list[str]]:
     Raises:
         ValueError: it cannot be read; the message tells the student what to do.
     """
+    if stat.S_ISDIR(path.lstat().st_mode):
+        raise ValueError("the folder cannot be opened: give the right to read it")
     if not stat.S_ISREG((info := path.lstat()).st_mode):
         raise ValueError("a link or a special file, which is not followed: hand in the notebook itself")
     if info.st_size > LARGEST:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.classroom import manual
 from tools.classroom.report import as_csv, safe
 
 
@@ -72,8 +74,8 @@ def people(path: Path) -> dict[str, dict[str, str]]:
 def gradebook(grades: Path, late: Late | None = None) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Most points per assignment, and points per student and assignment, manual points and lateness included.
 
-    Beside each ``scores.csv`` may stand ``manual.csv`` (``student, points``; marked by hand, added) and ``late.csv``
-    (``student, days``).
+    Beside each ``scores.csv`` may stand ``manual.csv`` (the filled-in sheet, or ``student, points``; added) and
+    ``late.csv`` (``student, days``).
 
     Raises:
         ValueError: there are no marks, or a table names a student whom the marks do not know.
@@ -83,21 +85,25 @@ def gradebook(grades: Path, late: Late | None = None) -> tuple[dict[str, float],
         raise ValueError(f"no marks in {grades}: expected ASSIGNMENT/scores.csv, as grade writes it")
     most, points = {}, {}
     for name, table in tables.items():
-        most[name] = float(table[0]["of"])
+        most[name] = float(table[0]["of"]) + (manual.MOST if _has_levels(grades / name / "manual.csv") else 0)
         scores = {row["student"].removeprefix("'"): float(row["score"]) for row in table}
-        manual, days = (
-            _extra(grades / name / each, scores, c) for each, c in (("manual.csv", "points"), ("late.csv", "days"))
-        )
+        by_hand = _extra(grades / name / "manual.csv", scores, manual.points)
+        days = _extra(grades / name / "late.csv", scores, lambda row, _: float(row["days"] or 0), "days")
         for student, score in scores.items():
             factor = (late or Late(0)).factor(days.get(student, 0.0))
-            points.setdefault(student, {})[name] = round((score + manual.get(student, 0.0)) * factor, 2)
+            points.setdefault(student, {})[name] = round((score + by_hand.get(student, 0.0)) * factor, 2)
     return most, points
 
 
-def _extra(path: Path, known: dict[str, float], column: str) -> dict[str, float]:
+def _has_levels(path: Path) -> bool:
+    return path.exists() and "points" not in rows(path, "student")[0]
+
+
+def _extra(path: Path, known: dict[str, float], number: Callable, *needed: str) -> dict[str, float]:
     if not path.exists():
         return {}
-    found = {row["student"].strip(): float(row[column] or 0) for row in rows(path, "student", column)}
+    listed = rows(path, "student", *needed)
+    found = {row["student"].strip().removeprefix("'"): number(row, str(path)) for row in listed}
     if strangers := sorted(set(found) - set(known)):
         raise ValueError(f"{path}: no marks for {', '.join(strangers)}; the names are those of the hand-ins")
     return found

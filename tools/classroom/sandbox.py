@@ -168,11 +168,11 @@ class Sandbox:
         """The first wanted line, or why there is none; other lines are passed over."""
         until = time.monotonic() + min(seconds, max(self._left(), 0))
         while time.monotonic() < until:
-            if over := _over(self.process.pid, self.limits):
-                return over
-            try:
+            try:  # what was said before anything was exceeded comes first, so that no earlier cell is blamed
                 line = self.lines.get(timeout=0.1)
             except queue.Empty:
+                if over := _over(self.process.pid, self.limits):
+                    return over
                 continue
             if line is None:
                 return "ended the program"

@@ -138,9 +138,9 @@ QUESTIONS = (
     Choice(
         "weight",
         (
-            "100 times",
-            "200 times",
-            "50 times",
+            "30 times",
+            "60 times",
+            "15 times",
             "they are equal: the ramp is only a schedule",
         ),
         right=1,

@@ -125,10 +125,10 @@ QUESTIONS = (
     Choice(
         "units",
         (
-            "0.0065: the weight does not depend on the reduction",
-            "0.000065",
-            "0.065",
-            "0.65",
+            "0.012: the weight does not depend on the reduction",
+            "0.0006",
+            "0.12",
+            "0.24",
         ),
         right=3,
         hint="write both penalties as (weight) x (sum over the k maps).",

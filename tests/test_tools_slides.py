@@ -1,0 +1,71 @@
+"""A deck of slides per chapter, from the page itself."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tools import ROOT
+from tools.classroom.questions import assignments
+from tools.slides import CHAPTERS, MOST, deck, decks, offer
+
+PAGE = """# A title with $x^2$
+
+**After this chapter you can**
+
+- derive *this*,
+  on two lines;
+- measure `that`.
+
+## One part
+
+```{picture} a.b
+:name: fig-a-b
+:alt: Two lines & a circle.
+A caption {cite:p}`zhou2016` with {numref}`fig-a-b`, $a < b$ and [a link](x.md).
+```
+
+```{math}
+:label: one
+a < b
+```
+
+## Summary
+
+It works. $y$ is 3.5 times as large.
+
+## Further reading
+"""
+
+
+def test_aims_figures_formulas_and_summary_come_in_the_order_of_the_page():
+    slides = re.findall(r"<section>(.*?)<footer>", deck("a", PAGE), re.S)
+    assert slides == [
+        r"<h1>A title with \(x^2\)</h1><ul><li>derive <em>this</em>, on two lines;</li>"
+        "<li>measure <code>that</code>.</li></ul>",
+        '<h2>One part</h2><img src="../pictures/a-b.svg" alt="Two lines &amp; a circle.">'
+        r"<p>A caption  with the figure, \(a &lt; b\) and a link.</p>",
+        r"<h2>One part</h2><p>\[a &lt; b\]</p>",
+        r"<h2>Summary</h2><ul><li>It works.</li><li>\(y\) is 3.5 times as large.</li></ul>",
+    ]
+    with pytest.raises(ValueError, match="b: a deck needs a title"):
+        deck("b", PAGE.replace("## Summary", "## End"))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_every_chapter_has_a_short_deck_that_needs_no_network(chapter):
+    made = decks({f"book/{chapter}.md": (ROOT / "book" / f"{chapter}.md").read_bytes()})
+    text = made[f"book/_static/slides/{chapter}.html"].decode()
+    assert 6 <= text.count("<section>") <= MOST and text.count("<img") >= 4 and len(text) < 20_000
+    assert not re.search(r'(src|href)="https?:', text) and "{cite" not in text and "{numref" not in text
+    assert all(alt.strip() for alt in re.findall(r'<img [^>]*alt="([^"]*)"', text))
+
+
+def test_the_teachers_page_links_each_deck_and_each_student_version_of_the_fork():
+    page = offer((ROOT / "book" / "teachers.md").read_text("utf-8"), "some/fork", "main")
+    for chapter, name in CHAPTERS.items():
+        assert f"_static/slides/{chapter}.html" in page
+        assert f"github/some/fork/blob/main/notebooks/students/{name}.ipynb" in page
+        assert (ROOT / "notebooks" / "students" / f"{name}.ipynb").is_file()
+    assert not assignments() or sorted(CHAPTERS.values()) == assignments()
