@@ -75,6 +75,11 @@ SOURCE_FAULTS = {
     "other profile": (lambda n: n["cells"][2].update(source="profile = 'auto'"), "parameters must begin"),
     "computed": (lambda n: n["cells"][2].update(source=bootstrap.PARAMETERS + "\nn = f()"), "more than a literal"),
     "long cell": (lambda n: n["cells"][3].update(source="x = 1\n" * 21), "21 non-blank lines"),
+    "wide code": (lambda n: n["cells"][3].update(source=f"x = {'1' * 77}"), "cell 3 has a code line of 81 columns"),
+    "wide solution": (
+        lambda n: n["cells"][0].update(source=f"# A\n\n```python\nx = {'1' * 77}\n```"),
+        "cell 0 has a code line of 81 columns",
+    ),
     "directive": (lambda n: n["cells"][0].update(source="# A\n\n```{note}\nhi\n```"), "MyST"),
     "colon fence": (lambda n: n["cells"][0].update(source="# A\n\n:::{tip}\nhi\n:::"), "MyST"),
     "role": (lambda n: n["cells"][0].update(source="# A\n\nsee {cite:p}`choi2020`"), "MyST"),

@@ -5,14 +5,17 @@ from __future__ import annotations
 TAGS = ["setup", "hide-input"]
 PARAMETERS = """\
 profile = "auto"  # smoke | colab | paper; auto picks from the hardware
-retrain = False  # True: train the rows of the tables here instead of reading the committed records"""
+retrain = False  # True: train the rows of the tables, do not read the records"""
 
 SOURCE = """\
 import importlib.util
 import os
 
 if importlib.util.find_spec("xai_course") is None:
-    url = os.environ.get("XAI_COURSE_URL", "git+https://github.com/OWNER/REPO.git")
+    url = os.environ.get(
+        "XAI_COURSE_URL",
+        "git+https://github.com/OWNER/REPO.git",
+    )
     %pip install -q --no-deps "xai-course @ {url}"
 
 import xai_course

@@ -15,6 +15,7 @@ from tools.gates import labs
 from tools.run_notebooks import code_cells, text
 
 MAX_LINES = 20
+MAX_COLUMNS = 80  # what a code cell of the book shows without scrolling; ruff formats the labs to it
 MIN_QUESTIONS = 4
 MYST = re.compile(
     r"^\s*(`{3,}|~{3,}|:{3,})\{[\w:.-]+\}"  # a directive's fence
@@ -79,6 +80,17 @@ def short_cells(notebook: dict) -> list[str]:
     ]
 
 
+def narrow_code(notebook: dict) -> list[str]:
+    """Code is as narrow as the page of the book, quoted code in Markdown (a folded solution) too."""
+    found = []
+    for at, cell in enumerate(notebook["cells"]):
+        code = cell["cell_type"] == "code"
+        blocks = [text(cell)] if code else [match[0] for match in CODE_FENCE.finditer(text(cell))]
+        wide = [line for block in blocks for line in block.splitlines() if len(line) > MAX_COLUMNS]
+        found += [f"cell {at} has a code line of {len(line)} columns, at most {MAX_COLUMNS}: {line}" for line in wide]
+    return found
+
+
 def plain_markdown(notebook: dict) -> list[str]:
     """Colab shows MyST directives and roles as raw text, so notebooks hold none (quoted code is free)."""
     found = []
@@ -112,7 +124,7 @@ def check(path: Path, repo: str) -> list[str]:
     notebook = json.loads(path.read_text("utf-8"))
     gates = [no_outputs, stable_ids, short_cells, plain_markdown, has_title]
     if path.parent.name != "assignments":  # those have a student id instead of a profile
-        gates.append(parameters_cell)
+        gates += [parameters_cell, narrow_code]
     found = [problem for gate in gates for problem in gate(notebook)]
     return found + bootstrap_cell(notebook, repo) + links_exist(notebook, path.parent)
 
