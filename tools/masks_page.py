@@ -1,7 +1,7 @@
 """What the records say on "What are masks worth?", made at staging: ``{masks} <part>``, and what its figures draw.
 
-A condition is a name such as "digits/full". Where it has no row of cross-entropy of its own (its masks are what differs,
-and cross-entropy sees none) its ways are compared with that of all exact masks, on the same images and seeds.
+A condition is a name such as "digits/full". Where it has no row of cross-entropy of its own (its masks are what
+differs, and cross-entropy sees none) its ways are compared with that of all exact masks, on the same images and seeds.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def bound(condition: str) -> str:
 
 
 def gaps(condition: str, metric: str = "accuracy") -> dict[str, Difference]:
-    """Every way that was run minus cross-entropy, on the seeds that both have; empty where cross-entropy was not run."""
+    """Every way that was run minus cross-entropy, on the seeds that both have; empty where that was not run."""
     beside, found = record(plain(condition), "ce"), {}
     for way in tuning.ways(declared(), condition):
         own = record(condition, way)
@@ -91,7 +91,7 @@ def verdicts(condition: str) -> dict[str, str]:
 
 
 def lost(condition: str) -> float | None:
-    """What the cue costs cross-entropy: its mean accuracy without a cue in training minus that with one; None: not run."""
+    """What the cue costs cross-entropy: mean accuracy without a cue in training minus that with one; None: not run."""
     above, beside = record(bound(condition), "ce"), record(plain(condition), "ce")
     return above.metrics["accuracy"].mean - beside.metrics["accuracy"].mean if above and beside else None
 
@@ -191,9 +191,10 @@ def sets() -> str:
             best = title(max(found, key=lambda way: found[way].mean))
             made.append(
                 f"```{{picture}} masks.{name}\n:name: fig-masks-{name}\n"
-                f":alt: Paired differences to cross-entropy on {words} for {len(found)} ways; the highest mean: {best}.\n"
-                f"{words[0].upper() + words[1:]}: accuracy with the cue broken, each way minus cross-entropy on the same "
-                "seeds (strokes), with 95 % intervals. Coloured: survives Holm's correction over the figure.\n```"
+                f":alt: Paired differences to cross-entropy on {words} for {len(found)} ways; the highest mean: "
+                f"{best}.\n"
+                f"{words[0].upper() + words[1:]}: accuracy with the cue broken, each way minus cross-entropy on the "
+                "same seeds (strokes), with 95 % intervals. Coloured: survives Holm's correction over the figure.\n```"
             )
     return "\n\n".join(made) or "No final row has been run yet."
 

@@ -137,7 +137,7 @@ def sets():
 
 
 def frontier():
-    """Accuracy with the cue against accuracy without it over the values tried: a line for each way, a panel for each set."""
+    """Accuracy with the cue against accuracy without it over the values tried: a line for each way."""
     ways = ("ce", "smoothing", "pasted", "masked", "rrr", "energy", "reff", "l1")
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for setting, way, values in tuning.tried(page.declared()):
