@@ -87,9 +87,12 @@ def test_everything_run_is_one_sentence_and_colours_follow_the_verdict(planted):
     assert len(figures.errors().axes) == 2 and masks_page.sets().count("{picture}") == 4
 
 
-def test_chosen_values_are_printed_where_all_trials_have_run(planted):
+def test_chosen_values_are_printed_where_the_rule_has_come_to_its_end(planted):
     for value in masks_page.declared()["tuned"]["pasted"]["grid"]:
-        planted(f"masks/trial/digits/few1/pasted_{value:g}", 0.3, 2)
+        level = 0.3 + 0.2 * (value == masks_page.declared()["tuned"]["pasted"]["chosen"]["digits/few1"])
+        planted(f"masks/trial/digits/few1/pasted_{value:g}", level, 2)
+    for value in masks_page.declared()["tuned"]["masked"]["grid"]:  # the first is best: more must be tried
+        planted(f"masks/trial/digits/few1/masked_{value:g}", 0.5 - 0.2 * value, 2)
     lines = masks_page.tuned().replace("\xa0", " ").splitlines()
     assert len(lines) == 3 and "| digits, one mask for each class | Pasted objects | share | 0.0625 … 1 |" in lines[2]
     planted("masks/trial/digits/full/energy_0.03", 0.3, 2)

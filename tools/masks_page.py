@@ -141,7 +141,7 @@ def answers() -> str:
         lines.append([called(condition), f"{beside.metrics['accuracy'].mean:.2f}", *cells, *[""] * (2 - len(cells))])
     if not lines:
         return "No final row has been run yet."
-    return table(["your masks", "cross-entropy", "highest mean", "next: the best penalty on a map"], lines)
+    return table(["your masks", "cross-entropy", "highest mean", "the best penalty beside it"], lines)
 
 
 PENALTIES = ("rrr", "cdep", "energy", "l1", "ppce", "reff", "abn", "smoothing_energy")
@@ -161,17 +161,20 @@ def numbers() -> str:
     return table(head, lines) if lines else "No final row has been run yet."
 
 
-def tried(setting: str, way: str, values: list[float]) -> bool:
-    """Whether all trials of a way have a record."""
-    return all(records.record_path(f"masks/trial/{setting}/{way}_{v:g}", "smoke").exists() for v in values)
+def settled(setting: str, way: str, values: list[float]) -> bool:
+    """Whether all trials of a way have a record, and the chosen value is what the rule makes of them."""
+    if not all(records.record_path(f"masks/trial/{setting}/{way}_{v:g}", "smoke").exists() for v in values):
+        return False
+    own, best = declared()["tuned"][way], tuning.best(tuning.accuracies("masks", setting, way, values))
+    return best == own["chosen"][setting] and tuning.beyond(values, best, own, declared()["beyond"]) is None
 
 
 def tuned() -> str:
-    """What every way tried, and what was chosen, where all its trials have run."""
+    """What every way tried, and what was chosen, where the rule has come to its end."""
     lines = []
     for setting, way, values in tuning.tried(declared()):
         own = declared()["tuned"][way]
-        if tried(setting, way, values):
+        if settled(setting, way, values):
             chosen, extra = own["chosen"][setting], len(values) - len(own["grid"])
             place = "inside" if values[0] < chosen < values[-1] else "natural end"
             if (setting, way, chosen) in tuning.edges("masks", declared()):
