@@ -37,7 +37,7 @@ def test_without_records_every_figure_says_so_and_every_part_has_a_sentence(plan
     for name in DRAWN:
         figure = getattr(figures, name)()
         assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["not run yet"], name
-    assert masks_page.missing().startswith("**Not run yet:** digits, all exact masks;")
+    assert masks_page.missing() == "**Not run yet:** digits; garments; MNIST on textures; photographs."
     for part in ("answers", "numbers", "sets"):
         assert masks_page.masks_markdown(part) == "No final row has been run yet."
     assert masks_page.masks_markdown("tuned") == "No trial has been run yet."
@@ -64,9 +64,9 @@ def test_rows_that_are_missing_are_left_out_and_named(planted):
     assert len(figures.counts().axes) == 1 and figures.weak().axes[0].texts[0].get_text() == "not run yet"
 
     said = masks_page.missing()
-    assert "**Run in full:** digits, no cue in training." in said
-    assert "**Run but for some rows:** digits, all exact masks (Label smoothing, Masked input, CDEP," in said
-    assert "**Not run yet:** digits, ten masks for each class;" in said
+    assert "**Run in full:** digits: no cue in training." in said
+    assert "**Run but for some rows:** digits: all exact masks (without Label smoothing, Masked input, CDEP," in said
+    assert "**Not run yet:** digits: ten masks for each class, boxes for masks," in said and "photographs." in said
     answer = masks_page.answers().replace("\xa0", " ")
     assert re.search(r"\| digits, a mask for every image \| 0\.\d+ \| Pasted objects: \+0\.[45]\d \(", answer)
     assert (

@@ -6,6 +6,7 @@ differs, and cross-entropy sees none) its ways are compared with that of all exa
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -101,21 +102,22 @@ def lost(condition: str) -> float | None:
 
 def missing() -> str:
     """What of the declared rows has a record, in sentences."""
-    partly, never, whole = [], [], []
-    for condition in declared()["setting"]:
+    found: dict[str, dict[str, list[str]]] = {"Run in full": {}, "Run but for some rows": {}, "Not run yet": {}}
+    for condition, own in declared()["setting"].items():
         ways = tuning.ways(declared(), condition)
         lacking = [way for way in ways if record(condition, way) is None]
-        said = declared()["setting"][condition]["title"]
-        if not lacking:
-            whole.append(said)
-        elif len(lacking) == len(ways):
-            never.append(said)
-        else:
-            partly.append(f"{said} ({', '.join(map(title, lacking))})")
-    sentences = [] if never or partly else ["Every declared row has been run."]
-    for words, which in (("Run in full", whole), ("Run but for some rows", partly), ("Not run yet", never)):
-        if which and (never or partly):
-            sentences.append(f"**{words}:** {'; '.join(which)}.")
+        of, _, said = own["title"].partition(", ")
+        words = "Not run yet" if len(lacking) == len(ways) else "Run but for some rows" if lacking else "Run in full"
+        if words == "Run but for some rows":
+            said += f" (without {', '.join(map(title, lacking))})"
+        found[words].setdefault(of, []).append(said)
+    whole = Counter(own["title"].partition(", ")[0] for own in declared()["setting"].values())
+    if not found["Run but for some rows"] and not found["Not run yet"]:
+        return "Every declared row has been run."
+    sentences = []
+    for words, sets in found.items():
+        parts = [of if len(said) == whole[of] else f"{of}: {', '.join(said)}" for of, said in sets.items()]
+        sentences += [f"**{words}:** {'; '.join(parts)}."] if parts else []
     return " ".join(sentences)
 
 
