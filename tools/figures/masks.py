@@ -163,8 +163,8 @@ def frontier():
 
 
 def _along(panels: Mapping[str, Mapping[str, str]]):
-    """Accuracy of the ways along a row of conditions: set to (tick to condition); "" stands for no masks."""
-    drawn = {name: places for name, places in panels.items() if any(page.gaps(c) for c in places.values() if c)}
+    """Accuracy of the ways along conditions: set to (tick to condition). One condition alone is no row and left out."""
+    drawn = {name: places for name, places in panels.items() if sum(bool(page.gaps(c)) for c in places.values()) > 1}
     if not drawn:
         return nothing()
     used: set[str] = {"ce"}
@@ -177,7 +177,7 @@ def _along(panels: Mapping[str, Mapping[str, str]]):
                 colour, mark = LOOK[way]
                 points = []
                 for place, condition in enumerate(places.values()):
-                    found = page.gaps(condition).get(way) if condition else None
+                    found = page.gaps(condition).get(way)
                     own = page.record(condition, way) if found else None
                     if found and own:
                         points.append((place + 0.06 * (k - 2), own.metrics["accuracy"].mean, found))
