@@ -4,6 +4,7 @@
   only the items named, such as ``digits``;
 - a fence ``{twins} paper`` becomes each of the paper's tables beside its twin: picture, verdict, numbers folded;
 - a fence ``{bench} table setting`` becomes a table of the bench, or its verdicts in words;
+- a fence ``{masks} part`` becomes a part of the page on masks: what was run, the numbers, the chosen values;
 - a fence ``{speed}`` becomes the tables of the benchmark records;
 - a fence ``{departures} paper`` becomes the table of settings in which a paper's rows depart from it;
 - a fence ``{ledger}`` becomes the ledger of equations, algorithms and tables;
@@ -26,13 +27,14 @@ from tools import api
 from tools.bench_page import bench_markdown
 from tools.claims import claim_text
 from tools.ledger import ledger_markdown
+from tools.masks_page import masks_markdown
 from tools.settings import departures_markdown
 from tools.speed import speed_markdown
 from tools.twins import twins_markdown
 from xai_course.runs.report import report_markdown
 
 ASKED = re.compile(
-    r"^```\{(?P<kind>report|twins|bench|speed|ledger|departures|api)\}[ \t]*(?P<of>[^\n]*?)[ \t]*\n```[ \t]*$"
+    r"^```\{(?P<kind>report|twins|bench|masks|speed|ledger|departures|api)\}[ \t]*(?P<of>[^\n]*?)[ \t]*\n```[ \t]*$"
     r"|\{record\}`(?P<record>[^`\n]+)`|\{claim\}`(?P<claim>[^`\n]+)`",
     re.M,
 )
@@ -65,7 +67,7 @@ def block_text(kind: str, argument: str) -> str:
     if kind == "report" and not argument:
         raise ValueError("a {report} fence needs a paper, as in {report} amc")
     made = {"ledger": ledger_markdown, "speed": speed_markdown, "api": api.markdown, "bench": bench_markdown}
-    made |= {"departures": departures_markdown, "twins": twins_markdown}
+    made |= {"departures": departures_markdown, "twins": twins_markdown, "masks": masks_markdown}
     return made.get(kind, report_markdown)(*argument.split())
 
 
