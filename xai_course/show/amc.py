@@ -1,7 +1,5 @@
 """Figures of the AMC-Loss chapter: pure functions of tensors and numbers, each returning a matplotlib figure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from math import cos, pi, sin
 from typing import Any

@@ -1,7 +1,5 @@
 """Figures of "Where does a network look?": pure functions of tensors and numbers, each returning a figure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor

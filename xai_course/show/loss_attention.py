@@ -1,7 +1,5 @@
 """Figures of the Loss-Attention chapter: pure functions of their arguments, each returns a matplotlib figure."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Figures of the Min-Max entropy chapter: pure functions of what they show, for pages, sliders and widgets alike."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 
