@@ -131,7 +131,7 @@ def _images(row: Experiment) -> tuple[int, int, int]:
         call = call if isinstance(call, dict) else {"call": call}
         names.append(call["call"].rpartition(".")[2])
         told, call = call | told, call.get("0") or call.get("source")
-    found = next((sets[name] for each in names if (name := aliases.get(each, each)) in sets), [])
+    found: list[int] = next((sets[name] for each in names if (name := aliases.get(each, each)) in sets), [])
     require(found, f"nothing is known of the size of {names[-1]}")
     side = next((sides[name] for name in names if name in sides), found[0])
     return told.get("size", side), told.get("classes", found[1]), found[2]
