@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 
@@ -55,3 +56,19 @@ def test_a_row_that_trains_nothing_and_one_for_grey_images_are_planned():
 def test_an_unknown_gpu_is_one_line(capsys, name):
     assert cli.main(["plan", "amc/digits/ce", "--gpu", name]) == 2
     assert capsys.readouterr().err == f"xai-course: unknown GPU {name!r}: known are t4, l4, a100, h100, h200\n"
+
+
+def test_a_row_that_was_never_estimated_is_unknown_and_counted(capsys):
+    row = find("reff/table1a/p0.0/baseline")
+    assert plan.promised(row) is None and plan.promised(find("amc/digits/ce")) is True
+    assert cli.main(["run", row.name, "--preset", "colab", "--dry-run"]) == 0
+    assert capsys.readouterr().err == f"1 rows were never estimated for colab, such as {row.name}\n"
+
+
+def test_a_plan_asks_for_no_weights_to_be_downloaded():
+    made = []
+    trunk = partial(made.append, weights="DEFAULT")
+    net = plan._without_download(partial(dict, trunk, pretrained=True, of=trunk, classes=3))
+    assert net.keywords["pretrained"] is False and net.keywords["classes"] == 3
+    assert [part.keywords for part in (net.args[0], net.keywords["of"])] == [{"weights": None}] * 2
+    assert plan._without_download(dict) is dict

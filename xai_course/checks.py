@@ -4,8 +4,6 @@ Inputs, expected values and hints are data (``data/checks/<assignment>.json``); 
 mark comes from other inputs, compared in the same way.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

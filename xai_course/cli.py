@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
@@ -44,18 +44,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="xai-course", description="Explanations as a training signal: run and report.")
     parser.add_argument("--version", action="version", version=f"xai-course {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, act: Callable[[argparse.Namespace], int], what: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=what)
+        made.set_defaults(act=act)
+        return made
+
     presets = ["smoke", "cpu", "colab", "paper"]
     rows = "a paper (amc), a table (amc/table1), a row, or a shell pattern ('hnc/table1/*')"
 
-    listing = commands.add_parser("list", help="experiments, and which of them have records")
+    listing = command("list", _list, "experiments, and which of them have records")
     listing.add_argument("pattern", nargs="?", default="*", help=rows)
     listing.add_argument("--preset", choices=presets, help="only rows declared at it; --missing looks at it alone")
     listing.add_argument("--missing", action="store_true", help="only rows without a record")
     listing.add_argument("--data", metavar="NAME", help="only rows on this data set, for example cifar10")
     listing.add_argument("--json", action="store_true", help="as JSON, with printed numbers and needs")
-    listing.set_defaults(act=_list)
 
-    run = commands.add_parser("run", help="train, measure and write run records")
+    run = command("run", _run, "train, measure and write run records")
     run.add_argument("pattern", help=rows)
     run.add_argument("--preset", default="smoke", choices=presets)
     run.add_argument("--seeds", default=3, type=int, metavar="N", help="how many seeds (default 3)")
@@ -67,29 +72,23 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--progress", action="store_true", help="show a progress bar per epoch (one worker only)")
     run.add_argument("--dry-run", action="store_true", help="only say how many trainings it is and their time")
     run.add_argument("--yes", action="store_true", help=f"do not ask before more than {ASK_ABOVE} trainings")
-    run.set_defaults(act=_run)
 
-    plan = commands.add_parser("plan", help="hours, memory and batch of rows on a GPU, estimated without one")
+    plan = command("plan", _plan, "hours, memory and batch of rows on a GPU, estimated without one")
     plan.add_argument("pattern", help=rows)
     plan.add_argument("--gpu", required=True, metavar="NAME", help="t4, l4, a100, h100 or h200")
     plan.add_argument("--preset", default="colab", choices=presets)
-    plan.set_defaults(act=_plan)
 
-    report = commands.add_parser("report", help="tables of one paper: its numbers and ours")
+    report = command("report", _report, "tables of one paper: its numbers and ours")
     report.add_argument("paper")
     report.add_argument("items", nargs="*", help="only these tables or figures, for example table1")
-    report.set_defaults(act=_report)
 
-    kept = commands.add_parser("records", help="what the records took, by paper, or which of them are stale")
+    kept = command("records", _records, "what the records took, by paper, or which of them are stale")
     kept.add_argument("--stale", action="store_true", help="those of other code or settings; exit status 1 if any")
-    kept.set_defaults(act=_records)
-    said = commands.add_parser("claims", help="comparisons that the book makes, judged; exit status 1 if one fails")
+    said = command("claims", _claims, "comparisons that the book makes, judged; exit status 1 if one fails")
     said.add_argument("pattern", nargs="?", default="*", help="a page (bench) or a shell pattern ('bench/shifted_*')")
-    said.set_defaults(act=_claims)
 
-    completion = commands.add_parser("completion", help="print what makes a shell complete this command")
+    completion = command("completion", _completion, "print what makes a shell complete this command")
     completion.add_argument("shell", choices=["bash", "zsh"])
-    completion.set_defaults(act=_completion)
     return parser
 
 
@@ -150,8 +149,9 @@ def _run(options: argparse.Namespace) -> int:
         rows[0].preset(options.preset)  # says which presets there are
     if len(runnable) < len(rows):
         print(f"{len(rows) - len(runnable)} rows are left out: they have no preset {options.preset}", file=sys.stderr)
-    if options.preset == "colab" and (beyond := [row.name for row in runnable if not promised(row)]):
-        print(f"{len(beyond)} rows keep no promise of colab, such as {beyond[0]}", file=sys.stderr)
+    for kept, said in ((False, "keep no promise of colab"), (None, "were never estimated for colab")):
+        if options.preset == "colab" and (there := [row.name for row in runnable if promised(row) is kept]):
+            print(f"{len(there)} rows {said}, such as {there[0]}", file=sys.stderr)
     many = len(runnable) * options.seeds > ASK_ABOVE
     if options.dry_run or many:
         plan = plan_text(runnable, options.preset, options.seeds)

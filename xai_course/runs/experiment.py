@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from .. import train
@@ -234,8 +235,6 @@ def _cpu_seconds() -> float:
 
 def device_name(precision: str = "no") -> str:
     """What a record says of the hardware: the accelerator's name and what "auto" became, or the kind of processor."""
-    import torch
-
     if torch.cuda.is_available():
         resolved = half_precision(precision, "cuda") if precision == "auto" else None
         return torch.cuda.get_device_name() + (f", {resolved}".replace("torch.", "") if resolved else "")
@@ -244,16 +243,12 @@ def device_name(precision: str = "no") -> str:
 
 def _restart_peak_memory() -> None:
     """Else a seed would be told the peak of the seeds and rows before it."""
-    import torch
-
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
 def _peak_memory_mb() -> float:
     import resource
-
-    import torch
 
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)

@@ -5,20 +5,20 @@ takes longer, at least ``STEP`` seconds a step, and nothing for loading data or 
 holds for the backward pass, with weights and optimiser.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 import tomllib
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 
 from .._require import require
-from ..data.batch import Batch, Splits
+from ..data.batch import ArrayData, Splits
 from ..data.files import course_file
+from ..identity import identity
 from ..measure.memory import saved_activations
 from ..preset import Clock
 from .estimate import words
@@ -28,17 +28,6 @@ SHARE = 0.3  # of the peak, assumed: no record of a GPU says what training reach
 STEP = 0.005  # s, to launch a step's kernels
 TRAFFIC = 6  # how often what the graph holds crosses the memory bus in a step
 RESERVE = 1.5  # GB for the driver, libraries and fragments
-
-
-class Card(NamedTuple):
-    """Peak rates of dense matrices in TFLOP/s, GB/s, GB, the half precision it computes in, and who says so."""
-
-    single: float
-    half: float
-    bandwidth: float
-    memory: float
-    kind: str
-    source: str
 
 
 class Estimate(NamedTuple):
@@ -62,15 +51,14 @@ def _known() -> dict[str, Any]:
     return tomllib.loads(course_file("gpus.toml").read_text("utf-8"))
 
 
-def card(name: str) -> Card:
-    """A card by its short name or by what its driver calls it.
+def card(name: str) -> SimpleNamespace:
+    """A card by its short name or by what its driver calls it: the fields of ``data/gpus.toml``.
 
     Raises:
         ValueError: it is not in the table.
     """
-    if not known(name):
-        raise ValueError(f"unknown GPU {name!r}: known are {', '.join(_known()['card'])}")
-    return Card(**_known()["card"][known(name)])
+    require(known(name), f"unknown GPU {name!r}: known are {', '.join(_known()['card'])}")
+    return SimpleNamespace(**_known()["card"][known(name)])
 
 
 def known(name: str) -> str:
@@ -78,9 +66,12 @@ def known(name: str) -> str:
     return next((short for short in _known()["card"] if re.search(rf"\b{short}\b", name, re.IGNORECASE)), "")
 
 
-def promised(row: Experiment) -> bool:
-    """Whether preset colab keeps its promise for this row, 30 minutes and 8 GB on a T4, as far as it was estimated."""
-    return row.name not in _known()["promise"]["none"]
+def promised(row: Experiment) -> bool | None:
+    """Whether a seed of preset colab takes at most 30 minutes and 8 GB on a T4; None for a row never estimated."""
+    promise = _known()["promise"]
+    if row.name in promise["none"]:
+        return False
+    return True if row.name.startswith(tuple(f"{each}/" for each in promise["estimated"])) else None
 
 
 def keeps_promise(found: Estimate) -> bool:
@@ -111,7 +102,7 @@ def estimated(row: Experiment, preset: str, name: str) -> Estimate:
     plan, gpu = row.preset(preset), card(name)
     side, classes, images = _images(row)
     images = min(images, plan.limit or images)
-    several = any("multilabel" in getattr(_inner(m), "__name__", "") for m in row.measures)
+    several = "multilabel" in str(identity(row.measures))
     try:
         flops, activations, fixed = _one_step(row.net, row.method, (3, side, side), classes, several)
     except RuntimeError:  # a network for grey images
@@ -132,24 +123,18 @@ def estimated(row: Experiment, preset: str, name: str) -> Estimate:
 
 
 def _images(row: Experiment) -> tuple[int, int, int]:
-    """Side, classes and number of training images."""
-    call: Any = row.data
-    keywords: dict[str, Any] = {}
+    """Side, classes and number of training images, by the functions that give the data, the outermost first."""
     sets, aliases, sides = (_known()[key] for key in ("sets", "alias", "side"))
-    name, side = "", None
-    while name not in sets:
-        while isinstance(call, partial):
-            keywords, inner = {**call.keywords, **keywords}, call.args[0] if call.args else None
-            call = call.func if not (inner and callable(inner)) else call
-            if inner and callable(inner):
-                side, call = sides.get(call.func.__name__, side), inner
-        side = sides.get(call.__name__, side)
-        name = aliases.get(call.__name__, call.__name__)
-        call = keywords.pop("source", None) or call
-        if name not in sets and not isinstance(call, partial) and call.__name__ == name:
-            raise ValueError(f"{row.name}: nothing is known of the size of {name}")
-    found = sets[name]
-    return keywords.get("size") or side or found[0], keywords.get("classes") or found[1], found[2]
+    call: Any = identity(row.data)
+    names, told = [], dict[str, Any]()
+    while call:
+        call = call if isinstance(call, dict) else {"call": call}
+        names.append(call["call"].rpartition(".")[2])
+        told, call = call | told, call.get("0") or call.get("source")
+    found: list[int] = next((sets[name] for each in names if (name := aliases.get(each, each)) in sets), [])
+    require(found, f"nothing is known of the size of {names[-1]}")
+    side = next((sides[name] for name in names if name in sides), found[0])
+    return told.get("size", side), told.get("classes", found[1]), found[2]
 
 
 @functools.cache
@@ -162,32 +147,23 @@ def _one_step(
     labels = torch.arange(count) % classes
     if several:
         labels = torch.nn.functional.one_hot(labels, classes).float()
-    batch = Batch(
-        torch.rand(count, *shape), labels, torch.rand(count, *shape[1:]) > 0.5, labels, torch.arange(count) % 2 > 0
-    )
-    data = _Few(batch)
+    data = ArrayData(torch.rand(count, *shape), labels, torch.rand(count, *shape[1:]) > 0.5)
+    batch = data.__getitems__(range(count))._replace(cued=torch.arange(count) % 2 > 0)
     with torch.random.fork_rng(devices=[]):
-        trained = method(net(Splits("", data, data, data, tuple(map(str, range(classes))), ""))).train()
+        splits = Splits("", data, data, data, tuple(map(str, range(classes))), "")
+        trained = method(_without_download(net)(splits)).train()
         late = Clock(epoch=9, step=9, epochs=10, steps_per_epoch=1)
         with saved_activations(trained) as account, FlopCounterMode(display=False) as counter:
-            for terms in trained.losses(batch._replace(index=torch.arange(count)), late):
+            for terms in trained.losses(batch, late):
                 terms["total"].backward()
     weights = sum(p.nbytes for p in trained.parameters())
     return counter.get_total_flops() / count, account.peak / count / 1e9, 4 * weights / 1e9
 
 
-def _inner(call: Callable[..., Any]) -> Callable[..., Any]:
-    return _inner(call.func) if isinstance(call, partial) else call
-
-
-class _Few:
-    """A data set of one batch, for networks that ask how their images look."""
-
-    def __init__(self, batch: Batch):
-        self.batch = batch
-
-    def __len__(self) -> int:
-        return len(self.batch.images)
-
-    def __getitems__(self, indices: Any) -> Batch:
-        return self.batch
+def _without_download(call: Any) -> Any:
+    """The same network with random weights."""
+    if not isinstance(call, partial):
+        return call
+    given = {key: _without_download(value) for key, value in call.keywords.items()}
+    off = {key: value for key, value in {"pretrained": False, "weights": None}.items() if key in given}
+    return partial(call.func, *map(_without_download, call.args), **given | off)

@@ -11,14 +11,11 @@ from .records import Record
 
 def every() -> Iterator[Record]:
     """All sound records of declared rows and of rows that once were."""
-    names = {path.parent.relative_to(records.results_folder()).as_posix() for path in _files()}
-    for name in sorted(names):
-        yield from records.available(name).values()
-
-
-def _files() -> list:
     folder = records.results_folder()
-    return [p for p in folder.rglob("*.json") if p.relative_to(folder).parts[0] != "benchmarks"]
+    names = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("*.json")}
+    for name in sorted(names):
+        if name.split("/")[0] != "benchmarks":
+            yield from records.available(name).values()
 
 
 def stale(record: Record) -> list[str]:

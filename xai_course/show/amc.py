@@ -1,7 +1,5 @@
 """Figures of the AMC-Loss chapter: pure functions of tensors and numbers, each returning a matplotlib figure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from math import cos, pi, sin
 from typing import Any
@@ -11,7 +9,7 @@ from torch import Tensor
 
 from ..methods.amc import angle
 from ..methods.pairs import contrastive
-from .style import CYCLE, canvas, sheet
+from .style import CYCLE, canvas, curves, sheet
 
 CLASS_COLOURS = "tab10"
 
@@ -66,13 +64,11 @@ def arccos_cliff(clips: Sequence[float] = (1e-7, 1e-5), pairs: int = 40, width: 
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(pairs, width, 2, generator=generator, dtype=torch.float64))[0]
     forms = {"atan2": {"form": "atan2"}} | {f"arccos, clip {c:g}": {"form": "arccos", "clip": c} for c in clips}
-    with canvas(5.2, 3) as (figure, axis):
-        for name, options in forms.items():
-            errors = [_angle_error(basis, t, options) for t in thetas]
-            axis.loglog(thetas, torch.stack(errors).clamp_min(1e-9), label=name)
-        axis.axhline(1, color="0.6", lw=0.8, ls=":")
-        axis.set(xlabel="true angle (rad)", ylabel="mean relative error", ylim=(1e-8, 1e3))
-        axis.legend()
+    errors = {name: torch.stack([_angle_error(basis, t, form) for t in thetas]) for name, form in forms.items()}
+    lines = {name: (thetas, values.clamp_min(1e-9)) for name, values in errors.items()}
+    said = {"xlabel": "true angle (rad)", "ylabel": "mean relative error", "ylim": (1e-8, 1e3)}
+    figure = curves(lines, 5.2, 3, xscale="log", yscale="log", **said)
+    figure.axes[0].axhline(1, color="0.6", lw=0.8, ls=":")
     return figure
 
 
@@ -112,13 +108,13 @@ def rays(panels: Mapping[str, tuple[Tensor, Tensor]]):
 
 def globes(panels: Mapping[str, tuple[Tensor, Tensor]]):
     """Three-number features on the unit sphere, one globe each (Fig. 4 of the paper). Title to features, labels."""
-    with canvas(2.9 * len(panels), 2.9, len(panels), subplot_kw={"projection": "3d"}) as (figure, axes):
-        for axis, (title, (features, labels)) in zip(axes, panels.items()):
+    n, globe = len(panels), {"projection": "3d"}
+    with canvas(2.9 * n, 2.9, n, titles=list(panels), subplot_kw=globe) as (figure, axes):
+        for axis, (features, labels) in zip(axes, panels.values()):
             _wire(axis)
             z = torch.nn.functional.normalize(features, dim=1)
             dots = axis.scatter(*z.T, c=labels, cmap=CLASS_COLOURS, vmin=-0.5, vmax=9.5, s=5, depthshade=False)
             axis.view_init(25, 35)
-            axis.set_title(title)
         _class_bar(figure, axes, dots)
     return figure
 
@@ -180,10 +176,8 @@ def lottery(values: Tensor, everything: float):
 def hinge(margin: float = 0.5):
     """The loss of a pair against its angle, same class and other class (Eq. 2)."""
     t = torch.linspace(0, pi, 200)
-    with canvas(4.6, 2.4) as (figure, axis):
-        for same, name in ((True, "same class"), (False, "other class")):
-            axis.plot(t, contrastive(t, torch.full_like(t, same, dtype=torch.bool), margin), label=name)
-        axis.set(xlabel="angle θ (rad)", ylabel="loss of the pair", ylim=(-0.1, 3), xlim=(0, pi))
-        axis.axvline(margin, color="0.6", lw=0.8, ls=":")
-        axis.legend()
+    same = {name: torch.full_like(t, each, dtype=torch.bool) for name, each in (("same", True), ("other", False))}
+    lines = {f"{name} class": (t, contrastive(t, each, margin)) for name, each in same.items()}
+    figure = curves(lines, 4.6, 2.4, xlabel="angle θ (rad)", ylabel="loss of the pair", ylim=(-0.1, 3), xlim=(0, pi))
+    figure.axes[0].axvline(margin, color="0.6", lw=0.8, ls=":")
     return figure

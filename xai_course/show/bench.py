@@ -1,7 +1,5 @@
 """Figures of the bench: pure functions of differences and scores that the caller reads from the records."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

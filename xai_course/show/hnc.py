@@ -1,7 +1,5 @@
 """Figures of the HNC chapter: pure functions of what they show, for pages, sliders and widgets alike."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +12,7 @@ from ..maps import class_activation_map, gap_head
 from ..methods.hnc import mean_square, spatial_variance, squared_logit, uniform_divergence
 from ..methods.negatives import topk_negatives
 from ..nets.modes import evaluating
-from .style import CYCLE, bare, canvas
+from .style import CYCLE, bare, canvas, curves
 
 SIGNED = "RdBu_r"  # diverging, centred at zero
 
@@ -82,15 +80,14 @@ def same_mean(height: float, side: int = 7, mean: float = 1.0):
         "HNC\nmse": mean_square(one),
         "kd\n− log N": uniform_divergence(one) - math.log(side * side),
     }
-    with canvas(10, 2.2, 5, gridspec_kw={"width_ratios": (1, 1, 1, 1, 1.7)}) as (figure, axes):
+    gradients = map_gradients(values)
+    titles = (f"map, mean {mean:g}", *gradients, "what the penalties charge")
+    with canvas(10, 2.2, 5, titles=titles, width_ratios=(1, 1, 1, 1, 1.7)) as (figure, axes):
         _picture(figure, axes[0], values, 15)
-        axes[0].set_title(f"map, mean {mean:g}")
-        limits = (0.65, 0.65, 1.0)
-        for axis, (title, gradient), limit in zip(axes[1:4], map_gradients(values).items(), limits):
+        for axis, gradient, limit in zip(axes[1:4], gradients.values(), (0.65, 0.65, 1.0)):
             _picture(figure, axis, gradient, limit)
-            axis.set_title(title)
         axes[4].bar(list(bars), [float(b) for b in bars.values()], color=CYCLE[: len(bars)])
-        axes[4].set(ylim=(0, 11), title="what the penalties charge")
+        axes[4].set(ylim=(0, 11))
         axes[4].tick_params(axis="x", labelsize=7)
     return figure
 
@@ -101,13 +98,13 @@ def bounds(side: int = 7, scales: Sequence[float] = (0.1, 0.3, 1, 3, 10, 30), co
     maps = torch.cat([s * torch.randn(count, 1, side, side, dtype=torch.float64, generator=g) for s in scales])
     peak = (maps.amax((2, 3)) - maps.mean((2, 3)))[:, 0]
     kd, line = uniform_divergence(maps)[:, 0], torch.logspace(-1.5, 2, 50)
-    with canvas(4.4, 2.9) as (figure, axis):
-        axis.plot(peak, kd, ".", ms=3, color=CYCLE[0], label="random maps")
-        axis.plot(line, line, color=CYCLE[1], label="max − mean")
-        axis.plot(line, line + math.log(side * side), color=CYCLE[2], label="max − mean + log N")
-        axis.set(xscale="log", yscale="log", ylim=(1, 150), xlabel="max − mean of the map", ylabel="LSE − mean")
-        axis.legend()
-    return figure
+    lines = {
+        "random maps": (peak, kd, {"marker": ".", "ls": "", "ms": 3}),
+        "max − mean": (line, line),
+        "max − mean + log N": (line, line + math.log(side * side)),
+    }
+    axes = {"xlabel": "max − mean of the map", "ylabel": "LSE − mean", "ylim": (1, 150)}
+    return curves(lines, 4.4, 2.9, xscale="log", yscale="log", **axes)
 
 
 # --- maps of trained networks: Figs. 1 and 5 --------------------------------------------------------------------------

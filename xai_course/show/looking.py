@@ -1,7 +1,5 @@
 """Figures of "Where does a network look?": pure functions of tensors and numbers, each returning a figure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -86,12 +84,11 @@ def seen_by_one_cell(image: Tensor, weights: Tensor, cell: tuple[int, int], cell
     """
     height, width = image.shape[1] / cells[0], image.shape[2] / cells[1]
     box = cell[1] * width, cell[0] * height, (cell[1] + 1) * width, (cell[0] + 1) * height
-    with canvas(4.6, 2.2, 2) as (figure, axes):
+    with canvas(4.6, 2.2, 2, titles=("one cell's place", "what it reads")) as (figure, axes):
         draw(axes[0], image)
         drawn = axes[1].imshow((weights / weights.max()).sqrt().numpy(), cmap=MAP_COLOURS, vmin=0, vmax=1)
-        for axis, title in zip(axes, ("one cell's place", "what it reads")):
+        for axis in axes:
             frame(axis, box, CYCLE[1], width=2)
-            axis.set_title(title)
         bare(*axes)
         figure.colorbar(drawn, ax=axes, shrink=0.8, label="root of relative weight")
     return figure

@@ -1,7 +1,5 @@
 """Figures of the Loss-Attention chapter: pure functions of their arguments, each returns a matplotlib figure."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 from ..measure.patches import hull
 from ..methods.loss_attention import attended_logits, image_loss, loss_attention, patch_loss
 from ..methods.patch_heads import PatchMethod
-from .style import CYCLE, MAP_COLOURS, bare, canvas, draw, frame
+from .style import CYCLE, MAP_COLOURS, bare, canvas, curves, draw, frame
 
 # --- the rule itself -------------------------------------------------------------------------------------------------
 
@@ -51,12 +49,8 @@ def court_figure(scale: float):
 def bound_figure():
     """The one inequality behind Propositions 1 and 2: -log u against 1 - u."""
     u = np.linspace(0.01, 1, 200)
-    with canvas(4.2, 2.6) as (figure, axis):
-        axis.plot(u, -np.log(u), label="loss, −log u")
-        axis.plot(u, 1 - u, label="bound, 1 − u", ls="--")
-        axis.set(xlabel="u, probability of the true class", ylim=(0, 4.7))
-        axis.legend()
-    return figure
+    lines = {"loss, −log u": (u, -np.log(u)), "bound, 1 − u": (u, 1 - u, {"ls": "--"})}
+    return curves(lines, 4.2, 2.6, xlabel="u, probability of the true class", ylim=(0, 4.7))
 
 
 # --- who receives gradient -------------------------------------------------------------------------------------------
@@ -106,7 +100,7 @@ def gradient_paths(method: PatchMethod, images: Tensor, labels: Tensor) -> tuple
 def gradient_figure(methods: Mapping[str, PatchMethod], image: Tensor, label: int):
     """One row per method: image, weights, and the gradient that each patch gets through logits and through weights."""
     columns = ("image", "weights", "gradient\nthrough logits", "gradient\nthrough weights")
-    with canvas(6.8, 1.3 * len(methods) + 0.3, 4, len(methods)) as (figure, axes):
+    with canvas(6.8, 1.3 * len(methods) + 0.3, 4, len(methods), columns) as (figure, axes):
         for row, (name, method) in zip(axes, methods.items()):
             paths = gradient_paths(method, image.unsqueeze(0), torch.tensor([label]))
             most = max(float(part.max()) for part in paths[1:])
@@ -116,8 +110,6 @@ def gradient_figure(methods: Mapping[str, PatchMethod], image: Tensor, label: in
                 drawn = axis.imshow(part.view(side, side).numpy(), cmap=MAP_COLOURS, vmin=0, vmax=max(top, 1e-12))
                 figure.colorbar(drawn, ax=axis, shrink=0.8, format="%.2g")
             row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-        for axis, title in zip(axes[0], columns):
-            axis.set_title(title)
         bare(*axes.flat)
     return figure
 
@@ -132,26 +124,24 @@ def selection_figure(methods: Mapping[str, PatchMethod], images: Tensor, objects
         images: ``[B, 3, H, W]``; objects: ``[B, O, 4]`` true boxes.
         level: select weights above ``level / M``; None is each method's own rule.
     """
-    columns, rows = 1 + len(methods), len(images)
-    with canvas(1.35 * columns, 1.4 * rows + 0.2, columns, rows) as (figure, axes), torch.no_grad():
+    titles, rows = ("image, true box", *methods), len(images)
+    with canvas(1.35 * len(titles), 1.4 * rows + 0.2, len(titles), rows, titles) as (figure, axes), torch.no_grad():
         for axis, image, boxes in zip(axes[:, 0], images, objects):
             draw(axis, image)
             for box in boxes:
                 frame(axis, box, width=1.6)
-        for j, (name, method) in enumerate(methods.items(), 1):
+        for column, method in zip(axes.T[1:], methods.values()):
             weights = method.eval().attend(images).weights
             chosen = method.selected(weights) if level is None else weights > level / weights.shape[1]
             net: Any = method.net
             size = tuple(images.shape[-2:])
             lit = net.paint(chosen.float(), size) > 0
             guesses = hull(chosen.cpu(), net.boxes(size))
-            for axis, image, mask, guess, boxes in zip(axes[:, j], images, lit, guesses, objects):
+            for axis, image, mask, guess, boxes in zip(column, images, lit, guesses, objects):
                 draw(axis, torch.where(mask, image, 0.35 * image))
                 for box in boxes:
                     frame(axis, box, width=1.6)
                 frame(axis, guess, "white", "--", 1.6)
-            axes[0, j].set_title(name)
-        axes[0, 0].set_title("image, true box")
         bare(*axes.flat)
     return figure
 
@@ -161,7 +151,7 @@ def contribution_figure(method: PatchMethod, image: Tensor, names: Sequence[str]
 
     The difference map sums to the margin between the two logits: an explanation that is exact, at patch resolution.
     """
-    with canvas(7.6, 1.7, 5) as (figure, axes), torch.no_grad():
+    with canvas(7.6, 1.7, 5, titles=("image", "weights")) as (figure, axes), torch.no_grad():
         seen = method.eval().attend(image.unsqueeze(0))
         first, second = seen.image[0].topk(2).indices.tolist()
         parts = (seen.weights[0].unsqueeze(1) * seen.patches[0])[:, [first, second]]
@@ -174,8 +164,6 @@ def contribution_figure(method: PatchMethod, image: Tensor, names: Sequence[str]
         for axis, values, title in zip(axes[2:], maps, titles):
             drawn = axis.imshow(values.view(side, side).numpy(), cmap="RdBu_r", vmin=-most, vmax=most)
             axis.set_title(title)
-        axes[0].set_title("image")
-        axes[1].set_title("weights")
         figure.colorbar(drawn, ax=axes, shrink=0.8)
         bare(*axes.flat)
     return figure

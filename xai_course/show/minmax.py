@@ -1,7 +1,5 @@
 """Figures of the Min-Max entropy chapter: pure functions of what they show, for pages, sliders and widgets alike."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +10,7 @@ from ..measure.minmax import conditional_entropy
 from ..measure.scores import f1_background, f1_foreground
 from ..methods.erasing import Step
 from ..methods.minmax import MaskRule, combined_map, split_image, undecided_loss, upsample
-from .style import CYCLE, bare, canvas, draw, image_grid
+from .style import CYCLE, bare, canvas, curves, draw, image_grid
 
 
 def _outline(axis, mask: Tensor, colour: str = "white") -> None:
@@ -85,13 +83,12 @@ def mask_rule(maps: Tensor, logits: Tensor, image: Tensor, rule: MaskRule):
     size = image.shape[-2], image.shape[-1]
     mask = rule.apply(maps[None], logits[None], size)[0, 0].detach()
     raised = upsample(combined_map(maps[None], logits[None]), size)[0, 0].detach()
-    with canvas(8, 2.2, 4) as (figure, axes):
+    titles = ("image", "$T^\\uparrow$ (own scale)", f"$R^+$, ω = {rule.omega:g}")
+    with canvas(8, 2.2, 4, titles=titles) as (figure, axes):
         draw(axes[0], image)
         axes[1].imshow(raised)
         draw(axes[2], mask)
-        for axis, title in zip(axes, ("image", "$T^\\uparrow$ (own scale)", f"$R^+$, ω = {rule.omega:g}")):
-            axis.set_title(title)
-            bare(axis)
+        bare(*axes[:3])
         _outline(axes[2], mask >= 0.5)
         axes[3].hist(mask.flatten().numpy(), bins=20, range=(0, 1), color=CYCLE[0])
         axes[3].axvline(0.5, color=CYCLE[1])
@@ -101,12 +98,9 @@ def mask_rule(maps: Tensor, logits: Tensor, image: Tensor, rule: MaskRule):
 
 def memory(depths: Sequence[int], step_by_step: Sequence[float], joint: Sequence[float]):
     """Peak of the saved activations in MB against the depth u: Algorithm 1, and one graph for all steps."""
-    with canvas(4.2, 2.5) as (figure, axis):
-        axis.plot(depths, joint, "o-", color=CYCLE[1], label="one joint graph")
-        axis.plot(depths, step_by_step, "o-", color=CYCLE[0], label="Algorithm 1: back-propagate each step")
-        axis.set(xlabel="depth u", ylabel="saved activations, MB", ylim=(0, None), xticks=list(depths))
-        axis.legend()
-    return figure
+    found = {"one joint graph": (joint, CYCLE[1]), "Algorithm 1: back-propagate each step": (step_by_step, CYCLE[0])}
+    lines = {name: (depths, values, {"marker": "o", "color": colour}) for name, (values, colour) in found.items()}
+    return curves(lines, 4.2, 2.5, xlabel="depth u", ylabel="saved activations, MB", ylim=(0, None), xticks=depths)
 
 
 def player(step: Step, truth: Tensor, images: int = 4):
@@ -117,7 +111,8 @@ def player(step: Step, truth: Tensor, images: int = 4):
         truth: ``[B, H, W]`` bool, outlined in white.
         images: how many of the batch to show.
     """
-    with canvas(6.2, 1.45 * images, 4, images, gridspec_kw={"width_ratios": (1, 1, 0.5, 1)}) as (figure, axes):
+    titles = ("M sees", f"$R^{{+,{step.t}}}$", "", "$R^{+,\\star}$")
+    with canvas(6.2, 1.45 * images, 4, images, titles, width_ratios=(1, 1, 0.5, 1)) as (figure, axes):
         for i, row in enumerate(axes):
             trust = float(step.trust[i])
             draw(row[0], (step.images[i] + 1) / 2)
@@ -127,15 +122,14 @@ def player(step: Step, truth: Tensor, images: int = 4):
             row[2].barh([0], [trust], color=CYCLE[2] if trust else CYCLE[1])
             row[2].set(xlim=(0, 1), ylim=(-1.5, 1.5), title=f"{trust:.2f}" if trust else "not trusted")
             bare(*row)
-        for axis, title in zip((*axes[0, :2], axes[0, 3]), ("M sees", f"$R^{{+,{step.t}}}$", "$R^{+,\\star}$")):
-            axis.set_title(title)
         figure.suptitle(f"t = {step.t}: {100 * float((step.trust > 0).float().mean()):.0f} % of the batch trusted")
     return figure
 
 
 def compare(images: Tensor, truth: Tensor, maps: Mapping[str, Tensor]):
     """Figs. 3 and 6-12: images, true masks, and each method's binary mask with its F1+ / F1- in per cent below."""
-    with canvas(1.25 * (2 + len(maps)), 1.5 * len(images), 2 + len(maps), len(images)) as (figure, axes):
+    titles = ("image", "truth", *maps)
+    with canvas(1.25 * len(titles), 1.5 * len(images), len(titles), len(images), titles) as (figure, axes):
         for i, row in enumerate(axes):
             draw(row[0], images[i])
             draw(row[1], truth[i].float())
@@ -146,8 +140,6 @@ def compare(images: Tensor, truth: Tensor, maps: Mapping[str, Tensor]):
                 axis.set_xlabel("{:.0f} / {:.0f}".format(*scores))
             for axis in row:
                 axis.set(xticks=[], yticks=[])
-        for axis, name in zip(axes[0], ("image", "truth", *maps)):
-            axis.set_title(name)
     return figure
 
 

@@ -1,7 +1,5 @@
 """Figures of the ReFF chapter: pure functions from tensors or records to a matplotlib figure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

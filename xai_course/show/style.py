@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +52,28 @@ def sheet(width: float, height: float) -> Iterator[Figure]:
         yield figure
 
 
+def curves(lines: Mapping[str, Sequence[Any]], width: float, height: float, **how: Any):
+    """One panel of named lines: ``(x, y)`` or ``(x, y, how it looks)`` each; ``how`` sets the axis."""
+    with canvas(width, height) as (figure, axis):
+        for name, (x, y, *look) in lines.items():
+            axis.plot(x, y, label=name, **dict(*look))
+        axis.set(**how)
+        axis.legend()
+    return figure
+
+
 @contextmanager
-def canvas(width: float, height: float, columns: int = 0, rows: int = 0, **how: Any) -> Iterator[tuple[Figure, Any]]:
-    """A `sheet` and its axes: one, a row of ``columns``, or ``rows`` of such rows; ``how`` goes to its ``subplots``."""
+def canvas(
+    width: float, height: float, columns: int = 0, rows: int = 0, titles: Sequence[str] = (), **how: Any
+) -> Iterator[tuple[Figure, Any]]:
+    """A `sheet` and its axes: one, a row of ``columns``, or ``rows`` of such rows; ``how`` goes to its ``subplots``.
+
+    ``titles`` stand above the panels of the first row.
+    """
     with sheet(width, height) as figure:
         axes = figure.subplots(rows or 1, columns or 1, squeeze=False, **how)
+        for axis, title in zip(axes[0], titles):
+            axis.set_title(title)
         yield figure, axes if rows else axes[0] if columns else axes[0, 0]
 
 
@@ -88,13 +105,11 @@ def image_grid(rows: Sequence[Sequence[Tensor]], columns: Sequence[str] = (), la
         A matplotlib figure.
     """
     across = max(len(row) for row in rows)
-    with canvas(size * across + 0.6, size * len(rows) + 0.3, across, len(rows)) as (figure, axes):
+    with canvas(size * across + 0.6, size * len(rows) + 0.3, across, len(rows), columns) as (figure, axes):
         drawn = None
         for i, row in enumerate(rows):
             for j, panel in enumerate(row):
                 drawn = draw(axes[i, j], panel) or drawn
-                if i == 0 and j < len(columns):
-                    axes[i, j].set_title(columns[j])
             if i < len(labels):
                 axes[i, 0].set_ylabel(labels[i], rotation=0, ha="right", va="center")
         bare(*axes.flat)
