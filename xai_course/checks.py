@@ -187,7 +187,7 @@ def exercise(answer: Any, *cases: tuple[tuple, object, str], tolerance: float = 
         ...     return x + 1
         >>> exercise(double, ((1.0,), 2.0, "1 and 1"), ((2.0,), 4.0, "this adds one"))
         ✗ double: case “2”
-          result: expected 4, got 3 (float32)
+          result: expected 4, got 3 (float64)
           Hint: this adds one
         False
     """
