@@ -18,6 +18,7 @@ from tools.classroom.build import released
 from tools.classroom.grading import Exam, Result, grade
 from tools.classroom.mock_answers import MISTAKES, STYLES
 from tools.classroom.mock_attacks import ATTACKS
+from tools.classroom.questions import Choice
 from tools.classroom.sandbox import Limits
 
 ASSIGNMENT = "amc"
@@ -50,7 +51,7 @@ class Desk:
         """The student version with answers (all right, if none are given) and a cell before the first question."""
         content = copy.deepcopy(self.student)
         answers = self.right if answers is None else answers
-        choice = next(iter(set(self.right) - {n for n in self.right if self.right[n].startswith("def")}))
+        choice = next(name for name, asked in self.exam.questions.items() if isinstance(asked, Choice))
         letter = f"{choice} = {self.exam.questions[choice].letter(student)!r}"
         for cell in content["cells"]:
             name = grade_id(cell)
