@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 def commands() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "book" / "teachers.md").read_text("utf-8"), re.S)
-    return [line for block in blocks for line in block.splitlines()]
+    return [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
 
 
 @needs_masters
