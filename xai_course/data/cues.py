@@ -263,8 +263,7 @@ def on_photographs(
 
 def _crops(store: Textures, classes: Sequence[int], u: np.ndarray) -> Tensor:
     """``[N, 3, 32, 32]`` uint8."""
-    crops = np.stack([store.crop(k, row, 32) for k, row in zip(classes, u)])
-    return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
+    return torch.stack([store.crop(k, row.tolist(), 32) for k, row in zip(classes, u)])
 
 
 @lru_cache(maxsize=2)
