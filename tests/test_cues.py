@@ -10,7 +10,7 @@ import torch
 from tests.pack import pack
 from xai_course.data import cued_digits, few_masks, on_photographs, spoilt, textured_digits, tinted_photographs
 from xai_course.data.cues import Cued, _spots
-from xai_course.measure import before_the_test, with_and_without_cue
+from xai_course.measure import validation_scores, with_and_without_cue
 from xai_course.methods.base import CrossEntropy
 from xai_course.nets.convnets import small_cnn
 
@@ -138,7 +138,7 @@ def test_measures_look_at_the_parts_they_name():
         "accuracy": right(splits.test),
         "accuracy_seen": right(splits.validation),
     }
-    assert before_the_test(method, splits) == {
+    assert validation_scores(method, splits) == {
         "accuracy_broken": right(splits.validation.broken),
         "accuracy_seen": right(splits.validation),
     }

@@ -65,6 +65,8 @@ def beyond(values: list[float], chosen: float, tuned: dict[str, Any], most: int)
     ratio = values[-1] / values[-2] if high else values[1] / values[0]
     step = decades[0] if 2.5 < ratio < 4 else ratio  # 1, 3, 10, 30 and so on, or powers of one number
     following = float(f"{chosen * step if high else chosen / step:.3g}")
+    if high and following >= tuned.get("below", following + 1):  # an end that itself makes no sense: half the way to it
+        following = float(f"{(chosen + tuned['below']) / 2:.3g}")
     return following if end is None else (min if high else max)(following, end)
 
 

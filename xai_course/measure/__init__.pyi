@@ -41,10 +41,10 @@ from .multilabel import average_precision as average_precision
 from .multilabel import mean_average_precision as mean_average_precision
 from .multilabel import multilabel_scores as multilabel_scores
 from .multilabel import precision_recall_f1 as precision_recall_f1
-from .outside import before_the_test as before_the_test
 from .outside import outside_shares as outside_shares
 from .outside import seen as seen
 from .outside import shortcut as shortcut
+from .outside import validation_scores as validation_scores
 from .outside import with_and_without_cue as with_and_without_cue
 from .patches import Attends as Attends
 from .patches import Patches as Patches

@@ -109,14 +109,14 @@ def with_and_without_cue(method: Measurable, splits: Splits) -> dict[str, float]
     return accuracy(method, splits) | {"accuracy_seen": share_right(method, splits.validation)}
 
 
-def before_the_test(method: Measurable, splits: Splits) -> dict[str, float]:
+def validation_scores(method: Measurable, splits: Splits) -> dict[str, float]:
     """All that a value may be chosen by: ``accuracy_broken`` on ``validation.broken``, and ``accuracy_seen``.
 
     Example:
         >>> from xai_course.data.cues import cued_digits
         >>> from xai_course.methods.base import CrossEntropy
         >>> from xai_course.nets.convnets import small_cnn
-        >>> list(before_the_test(CrossEntropy(small_cnn(width=2)), cued_digits((2, 2, 2, 2, 2))))
+        >>> list(validation_scores(CrossEntropy(small_cnn(width=2)), cued_digits((2, 2, 2, 2, 2))))
         ['accuracy_broken', 'accuracy_seen']
     """
     broken, seen = vars(splits.validation)["broken"], splits.validation
