@@ -23,7 +23,7 @@ from xai_course.runs.declared import document
 from xai_course.runs.experiment import Experiment
 from xai_course.runs.report import how_it_ran, in_common, item_title, table
 
-KEYS = {"stands", "claim", "axes", "metric", "lines", "xs", "contrast", "on"}
+KEYS = {"first", "stands", "claim", "axes", "metric", "lines", "xs", "contrast", "on"}
 PRINTED = {"seconds": "minutes"}  # what the paper prints in place of what a record has
 
 
@@ -226,7 +226,8 @@ def section(paper: str, item: str) -> Iterator[str]:
         yield f"```{{picture}} twins.{stem}\n{options}\n{caption}\n```"
         yield verdict(paper, item)
     else:
-        yield f"Not run yet: `xai-course run '{paper}/{item}/*' --preset cpu`."
+        later = f" --from {page['first']}" if "first" in page else ""
+        yield f"Not run yet: `xai-course run '{paper}/{item}/*' --preset cpu{later}`."
     if listed := numbers(paper, item):
         yield f"````{{dropdown}} The numbers of {item_title(item)}\n{listed}\n````"
 
@@ -239,4 +240,8 @@ def twins_markdown(paper: str) -> str:
     """
     if not pages(paper):
         raise ValueError(f"no table of {paper!r} has a twin")
-    return "\n\n".join(block for item in pages(paper) for block in section(paper, item))
+    done = [item for item in pages(paper) if ran(paper, item)]
+    said = f"**Run so far: {len(done)} of {len(pages(paper))} twins.**"
+    told = [f"- {item_title(item)}: {short}" for item in done if (short := verdict(paper, item).partition(".**")[0])]
+    listed = "\n".join(line.replace(": **", ": ") for line in told)
+    return "\n\n".join([said, *filter(None, [listed]), *(b for item in pages(paper) for b in section(paper, item))])
