@@ -49,9 +49,7 @@ def to_do(name: str, notebook: dict) -> list[str]:
             found.append(f"exercise {title} shows what its check returns: end it with a semicolon")
     for before, head in zip(notebook["cells"], notebook["cells"][1:]):
         said = text(before).strip() if before["cell_type"] == "markdown" else ""
-        announced = said.endswith(":") or re.search(
-            r"^##", said, re.M
-        )  # a section that has begun, and no code of it yet
+        announced = said.endswith(":") or re.search(r"^##", said, re.M)  # a section begun, and no code of it yet
         if text(head).startswith("### Exercise") and announced:
             found.append(f"{text(head).splitlines()[0][4:]} stands between an announcement and its code")
     if (moving := controls(notebook)) < CONTROLS:
