@@ -72,6 +72,8 @@ FAULTS = {
     "no control": (lambda cells: [edit(cells, "interact(\n", "interact(", "show(") for _ in "ab"], "0 live controls"),
     "title": (lambda cells: edit(cells, "# Lab 2: ", "# Lab 2: ", "# "), "its title does not begin with 'Lab 2: '"),
     "no experiment": (lambda cells: edit(cells, "## Try next", "## Try next", "## More"), "no Try next"),
+    "a value under the check": (lambda cells: edit(cells, "exercise(\n    pair_costs", ");", ")"), "with a semicolon"),
+    "in the way": (lambda cells: swap(cells, at(cells, "### Exercise 3") + 4), "between an announcement and its code"),
     "a reading less": (lambda cells: edit(cells, "Reading 3", "<summary>Reading 3", "Reading 3"), "folds 2"),
 }
 
@@ -90,6 +92,11 @@ def drop(cells: list, count: int) -> None:
     for number in range(1, count + 1):
         first = at(cells, f"### Exercise {number}")
         del cells[first : first + 4]
+
+
+def swap(cells: list, place: int) -> None:
+    """The cell at ``place`` comes before the exercise that it follows."""
+    cells.insert(place - 4, cells.pop(place))
 
 
 def drop_after(cells: list, start: str, steps: int) -> None:

@@ -69,3 +69,15 @@ def test_a_known_survivor_needs_a_reason_and_counts(tmp_path):
     assert "50.0% of 2" in mutate.table(results, {}) and "survived:" in mutate.table(results, {})
     known = {"xai_course/a/b.py:f: 1 -> 2 #1": "the first axis of one map is the only one"}
     assert "100.0% of 2" in mutate.table(results, known) and "survived:" not in mutate.table(results, known)
+
+
+def test_a_name_that_comes_through_a_door_brings_its_test(file):
+    test = file.parents[1] / "tests" / "test_toy.py"
+    for line, counts in (
+        ("from xai_course import shout", True),
+        ("from xai_course import toy", True),
+        ("from xai_course.toy import LEVEL", True),
+        ("from xai_course import other", False),
+    ):
+        test.write_text(line)
+        assert (mutate.tests_of("xai_course/toy.py") == [test]) == counts, line

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
+from statistics import stdev
 from typing import Any
 
 from tools import tuning
@@ -122,8 +123,7 @@ def missing() -> str:
 
 
 def _said(way: str, found: Difference, verdict: str, count: int) -> str:
-    sd = (sum((v - found.mean) ** 2 for v in found.values) / (len(found.values) - 1)) ** 0.5
-    least = detectable(sd, len(found.values), level=LEVEL / count)
+    least = detectable(stdev(found.values), len(found.values), level=LEVEL / count)
     tail = f"open: {least:.2f} would have shown" if verdict == "open" else f"{found.low:+.2f} … {found.high:+.2f}"
     return f"{title(way)}: {found.mean:+.2f} ({tail})"
 

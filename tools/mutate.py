@@ -140,15 +140,17 @@ def sample(count: int, rooms: Sequence[str] = ROOMS) -> list[Mutant]:
 
 
 def tests_of(file: str) -> list[Path]:
-    """Test files that import the file's module, by whatever name."""
+    """Test files that import the file's module by whatever name, or something of it through a door above it."""
     stem = Path(file).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
     package, _, name = stem.rpartition(".")
+    own = {getattr(node, "name", None) for node in ast.parse((ROOT / file).read_text("utf-8")).body}
     found = []
     for test in sorted((ROOT / "tests").glob("test_*.py")):
         for node in ast.walk(ast.parse(test.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = {alias.name for alias in node.names}
-                if node.module == stem or (node.module == package and name in names):
+                door = stem.startswith(f"{node.module}.") and names & own
+                if node.module == stem or door or (node.module == package and name in names):
                     found.append(test)
                     break
     return found

@@ -6,6 +6,7 @@
 - ``axes``: the rest of a row's name with ``{line}`` and perhaps ``{x}``; rows that it does not fit stay in the table.
 - ``metric``: one, or several, which then are the x of an item without one.
 - ``lines``, ``xs``: which of them, in this order; ``lines`` may say what they are called.
+- ``first``: the first seed to run, where seed 0 was looked at before the twin was settled.
 - ``contrast``: two rows; with an ``{x}``, the mean over all x that both have. ``on``: its metric, the first otherwise.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from statistics import stdev
 from typing import Any, NamedTuple
 
 from xai_course.measure.metrics import metric
@@ -23,7 +25,7 @@ from xai_course.runs.declared import document
 from xai_course.runs.experiment import Experiment
 from xai_course.runs.report import how_it_ran, in_common, item_title, table
 
-KEYS = {"stands", "claim", "axes", "metric", "lines", "xs", "contrast", "on"}
+KEYS = {"first", "stands", "claim", "axes", "metric", "lines", "xs", "contrast", "on"}
 PRINTED = {"seconds": "minutes"}  # what the paper prints in place of what a record has
 
 
@@ -171,8 +173,8 @@ def verdict(paper: str, item: str) -> str:
             parts.append(f"The paper prints {said:+.2f} ({'points' if unit == 'points' else words}).")
         parts.append(f"The twin gives {gap.mean:+.2f} {unit}, 95 % interval {gap.low:+.2f} to {gap.high:+.2f}.")
         n = len(gap.values)
-        sd = (sum((v - gap.mean) ** 2 for v in gap.values) / (n - 1)) ** 0.5
-        parts.append(f"With {n} seeds a true difference of {detectable(sd, n):.2f} {unit} would have been found.")
+        least = detectable(stdev(gap.values), n)
+        parts.append(f"With {n} seeds a true difference of {least:.2f} {unit} would have been found.")
     if ranks := rank_agreement(points(paper, item)):
         tau, lines, xs = ranks
         over = f" (mean over {xs} columns)" if xs > 1 else ""
@@ -226,7 +228,8 @@ def section(paper: str, item: str) -> Iterator[str]:
         yield f"```{{picture}} twins.{stem}\n{options}\n{caption}\n```"
         yield verdict(paper, item)
     else:
-        yield f"Not run yet: `xai-course run '{paper}/{item}/*' --preset cpu`."
+        later = f" --from {page['first']}" if "first" in page else ""
+        yield f"Not run yet: `xai-course run '{paper}/{item}/*' --preset cpu{later}`."
     if listed := numbers(paper, item):
         yield f"````{{dropdown}} The numbers of {item_title(item)}\n{listed}\n````"
 
@@ -239,4 +242,8 @@ def twins_markdown(paper: str) -> str:
     """
     if not pages(paper):
         raise ValueError(f"no table of {paper!r} has a twin")
-    return "\n\n".join(block for item in pages(paper) for block in section(paper, item))
+    done = [item for item in pages(paper) if ran(paper, item)]
+    said = f"**Run so far: {len(done)} of {len(pages(paper))} twins.**"
+    told = [f"- {item_title(item)}: {short}" for item in done if (short := verdict(paper, item).partition(".**")[0])]
+    listed = "\n".join(line.replace(": **", ": ") for line in told)
+    return "\n\n".join([said, *filter(None, [listed]), *(b for item in pages(paper) for b in section(paper, item))])

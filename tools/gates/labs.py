@@ -45,6 +45,15 @@ def to_do(name: str, notebook: dict) -> list[str]:
             found.append(f"exercise {title} has no stub: its answer stands there")
         if "exercise(" not in check:
             found.append(f"exercise {title} has no check")
+        if not check.rstrip().endswith(";"):
+            found.append(f"exercise {title} shows what its check returns: end it with a semicolon")
+    for before, head in zip(notebook["cells"], notebook["cells"][1:]):
+        said = text(before).strip() if before["cell_type"] == "markdown" else ""
+        announced = said.endswith(":") or re.search(
+            r"^##", said, re.M
+        )  # a section that has begun, and no code of it yet
+        if text(head).startswith("### Exercise") and announced:
+            found.append(f"{text(head).splitlines()[0][4:]} stands between an announcement and its code")
     if (moving := controls(notebook)) < CONTROLS:
         found.append(f"{moving} live controls, at least {CONTROLS}")
     if not text(notebook["cells"][0]).startswith(f"# Lab {name[0]}: "):

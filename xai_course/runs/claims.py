@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import functools
 import tomllib
+from statistics import stdev
 from typing import NamedTuple
 
 from ..data.files import course_file
@@ -75,12 +76,12 @@ def judge(claim: Claim) -> Verdict:
     found, n, tested = paired(ours, theirs), len(ours), holm(p)[_key(claim)]
     above, digits = sum(gap > 0 for gap in found.values), 3 if found.high - found.low < 0.04 else 2
     say = functools.partial(_number, digits=digits)
-    sd = (sum((gap - found.mean) ** 2 for gap in found.values) / (n - 1)) ** 0.5
+    least = detectable(stdev(found.values), n, level=LEVEL / len(p))
     holds, said = {
         "higher": (tested < LEVEL and found.mean > 0, f"{n} seeds"),
         "lower": (tested < LEVEL and found.mean < 0, f"{n} seeds"),
         "equal": (tested < LEVEL, f"equal within {say(claim.margin)}, {n} seeds"),
-        "open": (tested >= LEVEL, f"effects above {say(detectable(sd, n, level=LEVEL / len(p)))} would have shown"),
+        "open": (tested >= LEVEL, f"effects above {say(least)} would have shown"),
         "always": (above == n, f"higher on each of {n} seeds"),
         "mixed": (0 < above < n, f"higher on {above} of {n} seeds"),
     }[claim.direction]
