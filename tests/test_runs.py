@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -137,6 +138,36 @@ def test_a_record_is_stale_after_other_code_settings_or_an_uncommitted_tree(lab,
     assert cli.main(["records", "--stale"]) == 1
     out = capsys.readouterr().out
     assert out == "amc/toy/ce [smoke]: other code\n1 of 1 records are stale: 1 with other code\n"
+
+
+def test_one_seed_trained_again_shows_that_a_record_is_what_later_code_gives(lab, monkeypatch, capsys):
+    for name, shift in (("amc/toy/ce", 0.0), ("amc/toy/other", 0.25)):
+        record = run(toy(name), seeds=(3, 4))
+        moved = {"accuracy": records.Metric(tuple(v + shift for v in record.metrics["accuracy"].values))}
+        old = {"code": "of before", "commit": "0123456789ab+", "seconds": (9.0, 1.0), "metrics": moved}
+        records.save(dataclasses.replace(record, **old))
+    monkeypatch.setattr(provenance, "commit", lambda files: "ba9876543210")
+    CALLS.clear()
+    assert cli.main(["records", "--recheck", "amc/*"]) == 1  # one of them is no longer what it was
+    same, other = capsys.readouterr().out.splitlines()
+    assert same == "amc/toy/ce [smoke]: seed 4 as recorded"
+    assert re.fullmatch(r"amc/toy/other \[smoke\]: seed 4 accuracy [\d.]+ now [\d.]+", other)
+    found, code = records.load("amc/toy/ce"), toy().code()
+    assert found.checked == {"seed": 4, "code": code, "commit": "ba9876543210"} and found.code == "of before"
+    assert provenance.stale(found) == [] and provenance.stale(records.load("amc/toy/other"))
+    assert provenance.stale(dataclasses.replace(found, settings={})) == ["other settings"]
+    assert cli.main(["records", "--recheck", "amc/toy/ce"]) == 0 and capsys.readouterr().out == ""
+
+
+def test_a_recheck_that_fails_costs_the_others_nothing(lab, capsys):
+    whole = run(toy(), seeds=(0,))
+    for name in ("amc/toy/ce", "amc/toy/broken"):
+        row = {"experiment": name, "code": "of before", "settings": catalogue.experiments()[name].settings("smoke")}
+        records.save(dataclasses.replace(whole, **row))
+    assert cli.main(["records", "--recheck", "*"]) == 1
+    lines = capsys.readouterr().out
+    assert "amc/toy/broken [smoke]: seed 0 failed, ArithmeticError: planted fault" in lines
+    assert "amc/toy/ce [smoke]: seed 0 as recorded" in lines and not records.load("amc/toy/broken").checked
 
 
 def test_a_record_without_cpu_seconds_is_read(lab):

@@ -84,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
 
     kept = command("records", _records, "what the records took, by paper, or which of them are stale")
     kept.add_argument("--stale", action="store_true", help="those of other code or settings; exit status 1 if any")
+    kept.add_argument("--recheck", metavar="PATTERN", help="train one seed of each stale one again and compare")
+    kept.add_argument("--workers", default=1, type=int, help="for --recheck, as for run")
     said = command("claims", _claims, "comparisons that the book makes, judged; exit status 1 if one fails")
     said.add_argument("pattern", nargs="?", default="*", help="a page (bench) or a shell pattern ('bench/shifted_*')")
 
@@ -200,8 +202,14 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _records(options: argparse.Namespace) -> int:
-    from .runs.provenance import spent_lines, stale_lines
+    from .runs.provenance import recheck, spent_lines, stale_lines
 
+    if options.recheck:
+        other = 0
+        for line in recheck(options.recheck, options.workers):
+            print(line, flush=True)
+            other += not line.endswith("as recorded")
+        return int(other > 0)
     lines = stale_lines() if options.stale else spent_lines()
     print("\n".join(lines or ["no stale record" if options.stale else "no records"]))
     return int(options.stale and bool(lines))

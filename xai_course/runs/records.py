@@ -50,6 +50,7 @@ class Record:
         commit: the checkout's; "+" behind it where a file behind ``code`` was not committed.
         seconds: training time per seed. memory_mb: peak of the accelerator's memory, or of the process on a CPU.
         cpu_seconds: spent on data, training and measuring, per seed, by the process that finished it; older: none.
+        checked: the ``seed`` that later ``code`` at a later ``commit`` gave again to the last digit; {} if none.
     """
 
     experiment: str
@@ -68,6 +69,7 @@ class Record:
     created: str
     schema: int = field(default=SCHEMA)
     cpu_seconds: tuple[float, ...] = ()
+    checked: dict = field(default_factory=dict)
 
     @property
     def seeds_text(self) -> str:

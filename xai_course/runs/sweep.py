@@ -40,7 +40,7 @@ def sweep(
     jobs = [(name, preset, seed, resume, quiet) for name in names for seed in seeds]
     finished: dict[str, dict[int, dict]] = defaultdict(dict)
     failed = []
-    engine = _work(jobs, workers) if cluster is None else on_cluster(jobs, workers, cluster)
+    engine = work(jobs, workers) if cluster is None else on_cluster(jobs, workers, cluster)
     for (name, _, seed, *_), result in engine:
         if isinstance(result, BaseException):  # one bad run must not cost the others
             failed.append(f"{name} seed {seed}: {type(result).__name__}: {result}")
@@ -52,7 +52,8 @@ def sweep(
         raise RuntimeError(f"{len(failed)} of {len(jobs)} runs failed\n" + "\n".join(failed))
 
 
-def _work(jobs: list[tuple], workers: int) -> Iterator[tuple[tuple, dict | BaseException]]:
+def work(jobs: list[tuple], workers: int) -> Iterator[tuple[tuple, dict | BaseException]]:
+    """Every job (name, preset, seed, resume, quiet) with its result, or with what it raised, as they end."""
     if workers == 1:
         for job in jobs:
             try:
