@@ -163,8 +163,9 @@ def frontier():
 
 
 def _along(panels: Mapping[str, Mapping[str, str]]):
-    """Accuracy of the ways along conditions: set to (tick to condition). One condition alone is no row and left out."""
-    drawn = {name: places for name, places in panels.items() if sum(bool(page.gaps(c)) for c in places.values()) > 1}
+    """Accuracy of the ways along conditions: set to (tick to condition). What was not run, and one alone, is left out."""
+    run = {name: {tick: c for tick, c in places.items() if page.gaps(c)} for name, places in panels.items()}
+    drawn = {name: places for name, places in run.items() if len(places) > 1}
     if not drawn:
         return nothing()
     used: set[str] = {"ce"}
