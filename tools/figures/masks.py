@@ -163,7 +163,7 @@ def frontier():
 
 
 def _along(panels: Mapping[str, Mapping[str, str]]):
-    """Accuracy of the ways along conditions: set to (tick to condition). What was not run, and one alone, is left out."""
+    """Accuracy of the ways along conditions: set to (tick to condition). Not run, or one alone: left out."""
     run = {name: {tick: c for tick, c in places.items() if page.gaps(c)} for name, places in panels.items()}
     drawn = {name: places for name, places in run.items() if len(places) > 1}
     if not drawn:
