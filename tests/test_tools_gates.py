@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tools import bootstrap
-from tools.gates import executed, html, sources
+from tools import ROOT, bootstrap
+from tools.gates import executed, html, masters, sources
 
 REPO = "OWNER/REPO"
 ALT = "A curve that falls from one to zero while the epochs pass by."
@@ -95,6 +95,50 @@ def test_a_broken_source_is_stopped(fault, tmp_path):
     break_it, expected = SOURCE_FAULTS[fault]
     break_it(notebook)
     assert expected in problems_of_source(notebook, tmp_path)
+
+
+def cell_with(notebook: dict, words: str) -> dict:
+    return next(cell for cell in notebook["cells"] if words in "".join(cell["source"]))
+
+
+def moved(notebook: dict, words: str, behind: str) -> None:
+    cell = cell_with(notebook, words)
+    notebook["cells"].remove(cell)
+    notebook["cells"].insert(notebook["cells"].index(cell_with(notebook, behind)) + 1, cell)
+
+
+def reworded(words: str, by: str):
+    def change(notebook: dict) -> None:
+        cell = cell_with(notebook, words)
+        cell["source"] = "".join(cell["source"]).replace(words, by)
+
+    return change
+
+
+ASSIGNMENT_FAULTS = {
+    "minutes": (reworded("(4 points, 15 minutes)", "(4 points, 25 minutes)"), "the parts have (100, 60, 20, 8)"),
+    "points": (reworded("(4 points, 15 minutes)", "(5 points, 15 minutes)"), "the headings [5, 3"),
+    "marks": (
+        lambda n: cell_with(n, "assert check_ramp")["metadata"]["nbgrader"].update(points=1),
+        "the cells give [4",
+    ),
+    "no part": (reworded("## 5. ", "### 5. "), "expected a head"),
+    "head": (reworded("**Time** 90 minutes", "**Time** an hour"), "expected a head"),
+    "parameters": (reworded('student = "anonymous"', "student = input()"), "the student id alone"),
+    "prediction": (lambda n: moved(n, "prediction = ", "# experiment: run"), "runs without it"),
+    "no assertion": (reworded("assert len(prediction.split()) >= 8", "assert True"), "runs without it"),
+    "verdict": (lambda n: moved(n, "verdict = ", "# experiment: run"), "no control stands between"),
+    "no reason": (lambda n: n["cells"].remove(cell_with(n, "reason = ")), "expected cells reason"),
+}
+
+
+@pytest.mark.parametrize("fault", ASSIGNMENT_FAULTS)
+def test_a_broken_assignment_is_stopped(fault):
+    notebook = json.loads((ROOT / "notebooks" / "students" / "amc.ipynb").read_text("utf-8"))
+    assert masters.check(notebook) == []
+    break_it, expected = ASSIGNMENT_FAULTS[fault]
+    break_it(notebook)
+    assert expected in "\n".join(masters.check(notebook))
 
 
 def test_quoted_code_and_mathematics_are_not_myst(tmp_path):

@@ -10,24 +10,29 @@ from tools import bootstrap, default_repo, notebook_paths, set_repo
 from tools.run_notebooks import code_cells, text
 
 
+NOTEBOOKS = ["notebooks/lab.ipynb", "notebooks/students/cam.ipynb"]  # as in a sealed course, without masters
+
+
 @pytest.fixture
 def fork(tmp_path):
     (tmp_path / "_config.yml").write_text("repository:\n  url: https://github.com/OWNER/REPO\n")
     (tmp_path / "CITATION.cff").write_text('repository-code: "https://github.com/OWNER/REPO"\n')
     (tmp_path / "pyproject.toml").write_text('Issues = "https://github.com/OWNER/REPO/issues"\n')
     cell = {"cell_type": "code", "metadata": {"tags": bootstrap.TAGS}, "source": "old", "outputs": []}
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "lab.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {}}))
+    for name in NOTEBOOKS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"cells": [cell], "metadata": {}}))
     return tmp_path
 
 
 def test_every_place_names_the_fork(fork):
-    changed = ["_config.yml", "CITATION.cff", "pyproject.toml", "notebooks/lab.ipynb"]
+    changed = ["_config.yml", "CITATION.cff", "pyproject.toml", *NOTEBOOKS]
     assert set_repo.set_repo("teacher/xai", fork) == changed
     assert default_repo(fork) == "teacher/xai"
     assert "teacher/xai" in (fork / "CITATION.cff").read_text()
-    notebook = json.loads((fork / "notebooks" / "lab.ipynb").read_text())
-    assert "".join(notebook["cells"][0]["source"]) == bootstrap.source("teacher/xai")
+    for name in NOTEBOOKS:
+        notebook = json.loads((fork / name).read_text())
+        assert "".join(notebook["cells"][0]["source"]) == bootstrap.source("teacher/xai")
     assert set_repo.set_repo("teacher/xai", fork) == []
 
 

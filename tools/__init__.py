@@ -29,8 +29,9 @@ def notebook_paths(root: Path = ROOT) -> list[Path]:
 
 
 def assignment_paths(root: Path = ROOT) -> list[Path]:
-    """The masters of the assignments, solutions included: executed and checked, never published."""
-    return sorted((root / "notebooks" / "assignments").glob("*.ipynb"))
+    """The masters of the assignments, solutions included (never published, and away while the course is sealed), and
+    the student versions that Colab opens."""
+    return [path for of in ("assignments", "students") for path in sorted((root / "notebooks" / of).glob("*.ipynb"))]
 
 
 def write_if_changed(path: Path, content: bytes) -> bool:

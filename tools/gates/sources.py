@@ -11,7 +11,7 @@ import yaml
 
 from tools import assignment_paths, bootstrap, default_repo, notebook_paths, quiz
 from tools.gates import chapters as theory
-from tools.gates import labs
+from tools.gates import labs, masters
 from tools.run_notebooks import code_cells, text
 
 MAX_LINES = 20
@@ -122,9 +122,8 @@ def has_title(notebook: dict) -> list[str]:
 def check(path: Path, repo: str) -> list[str]:
     """Every gate on one notebook."""
     notebook = json.loads(path.read_text("utf-8"))
-    gates = [no_outputs, stable_ids, short_cells, plain_markdown, has_title]
-    if path.parent.name != "assignments":  # those have a student id instead of a profile
-        gates += [parameters_cell, narrow_code]
+    gates = [no_outputs, stable_ids, short_cells, narrow_code, plain_markdown, has_title]
+    gates.append(masters.check if path.parent.name in ("assignments", "students") else parameters_cell)
     found = [problem for gate in gates for problem in gate(notebook)]
     return found + bootstrap_cell(notebook, repo) + links_exist(notebook, path.parent)
 
