@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -119,7 +121,7 @@ def grades(tmp_path):
         lines = [f"{student},{score},{of},x" for student, score in scores.items()]
         (tmp_path / name / "scores.csv").write_text("\n".join(["student,score,of,remark", *lines]))
     (tmp_path / "cam" / "manual.csv").write_text("student,points\nann,5\nbob,\n")
-    (tmp_path / "cam" / "late.csv").write_text("student;days\nbob;2,5\n".replace("2,5", "2.5"))
+    (tmp_path / "cam" / "late.csv").write_text("student;days\nbob;2.5\n")
     return tmp_path
 
 
@@ -224,15 +226,79 @@ def test_solutions_are_not_to_be_had_before_the_deadline(tmp_path, capsys):
 
 
 def test_a_folder_without_rights_is_told_and_hides_nobody_else(tmp_path, monkeypatch):
-    for name in ("ann", "bob"):
-        (tmp_path / name).mkdir()
+    for name in ("ann", "bob", "eve/late"):
+        (tmp_path / name).mkdir(parents=True)
         nbformat.write(new_notebook(cells=[new_code_cell("def angles(u, v): return u")]), tmp_path / name / "amc.ipynb")
-    real, walk = os.access, os.walk
-    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "ann" and real(path, mode))
-    monkeypatch.setattr(os, "walk", lambda path: [] if path == tmp_path / "ann" else walk(path))  # root may read all
-    found = collect(tmp_path)
-    papers = {who: read(who, paths, "amc", {"amc": {"angles"}}) for who, paths in found.items()}
-    assert (
-        papers["ann"].remarks == ["the folder cannot be opened: give the right to read it"] and not papers["ann"].cells
-    )
+    closed, scan, lstat = {tmp_path / "ann", tmp_path / "eve"}, os.scandir, Path.lstat
+
+    def denied(path):
+        return PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def scandir(path):  # whoever runs this as root may read everything
+        if Path(path) in closed:
+            raise denied(path)
+        return scan(path)
+
+    def look(path):
+        if path == tmp_path / "bob" / "amc.ipynb" and not closed:
+            raise denied(path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(Path, "lstat", look)
+    papers = papers_in(tmp_path)
+    told = ["the folder cannot be opened: give the right to read it"]
+    assert papers["ann"].remarks == papers["eve"].remarks == told and not papers["ann"].cells
     assert papers["bob"].cells and not papers["bob"].remarks
+    closed.clear()
+    assert "cannot be opened (Permission denied)" in papers_in(tmp_path)["bob"].remarks[0]
+
+
+def papers_in(folder, platform=""):
+    found = collect(folder, platform)
+    return {who: read(who, paths, "amc", {"amc": {"angles"}}) for who, paths in found.items()}
+
+
+def test_downloads_of_a_platform_keep_a_student_s_name_from_one_assignment_to_the_next(tmp_path, capsys):
+    canvas = {"first": ("leeann_11_900_amc.ipynb", "leeann_LATE_12_901_my hw.ipynb", "leeann_12_902_draft.ipynb"),
+              "second": ("leeann_11_950_cam-1.ipynb", "leeann_12_951_x.ipynb")}  # fmt: skip
+    moodle = {"first": ("Ann Lee_71_assignsubmission_file", "Bo Li_72_assignsubmission_file_",
+                        "Bo Li_73_assignsubmission_file_"),
+              "second": ("Ann Lee_81_assignsubmission_file",)}  # fmt: skip
+    for folder, names in canvas.items():
+        (tmp_path / "canvas" / folder).mkdir(parents=True)
+        for name in names:
+            (tmp_path / "canvas" / folder / name).write_text("{}")
+        found = collect(tmp_path / "canvas" / folder, "canvas")
+        assert {who: len(paths) for who, paths in found.items()} == {"leeann_11": 1, "leeann_12": len(names) - 1}
+    for folder, names in moodle.items():
+        for name in names:
+            (tmp_path / "moodle" / folder / name).mkdir(parents=True)
+    assert [*collect(tmp_path / "moodle" / "first", "moodle")] == ["Ann Lee", "Bo Li_72", "Bo Li_73"]  # not merged
+    assert [*collect(tmp_path / "moodle" / "second", "moodle")] == ["Ann Lee"]
+    with pytest.raises(ValueError, match="leeann_11_900_amc is not named as moodle names downloads"):
+        collect(tmp_path / "canvas" / "first", "moodle")
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "said"),
+    [
+        ("late.csv", "student,days\nbob,1\nbob,9\n", "lines 2 and 3 have the same student 'bob'"),
+        ("manual.csv", "student,points\n\nann,5\n'ann,4\n", "lines 3 and 4 have the same student"),
+        ("late.csv", "student,days\nbob,soon\n", "bob has 'soon' as days; expected a number"),
+        ("late.csv", "student,days\nbob,nan\n", "bob has 'nan' as days"),
+        ("manual.csv", "student,points\nann,1e999\n", "ann has '1e999' as points"),
+        ("late.csv", "student,days\nzoe,1\n", "no marks for zoe"),
+        ("late.csv", "student,days\nb\xf6b,1\n", "expected CSV in UTF-8"),
+    ],
+)
+def test_a_doubtful_line_of_a_table_is_named_and_changes_no_mark(grades, capsys, table, text, said):
+    (grades / "cam" / table).write_bytes(text.encode("latin-1"))
+    assert cli.main(["marks", "--grades", str(grades)]) == 2
+    assert said in capsys.readouterr().err and not (grades / "gradebook.csv").exists()
+
+
+def test_a_spreadsheet_s_commas_empty_lines_and_short_lines_are_understood(grades):
+    (grades / "cam" / "late.csv").write_text("student;days\nbob;2,5\nann\n;\n;\n")
+    points = marks.gradebook(grades, marks.Late.parse("10,1"))[1]
+    assert (points["bob"]["cam"], points["ann"]["cam"]) == (6.4, 20.0)

@@ -9,7 +9,6 @@ import pytest
 from tools import bootstrap, default_repo, notebook_paths, set_repo
 from tools.run_notebooks import code_cells, text
 
-
 NOTEBOOKS = ["notebooks/lab.ipynb", "notebooks/students/cam.ipynb"]  # as in a sealed course, without masters
 
 

@@ -13,7 +13,7 @@ from tools import BUILD, NOTEBOOKS, ROOT, write_if_changed
 from tools.classroom import manual, marks, seal
 from tools.classroom.build import build, masters, released, solved
 from tools.classroom.grading import grade
-from tools.classroom.handed_in import Cell, Paper, collect, read
+from tools.classroom.handed_in import PLATFORMS, Cell, Paper, collect, read, strays
 from tools.classroom.questions import freeze, questions
 from tools.classroom.sandbox import Limits
 from tools.classroom.similar import pairs
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     alike.add_argument("--least", default=0.5, type=float, help="smallest share that is listed (default 0.5)")
     alike.set_defaults(act=_similar)
     acting = commands.add_parser("mock", help="grade a made-up class of styles, mistakes, accidents and attacks")
-    acting.add_argument("--few", action="store_true", help="six of them")
+    acting.add_argument("--few", action="store_true", help="one of each kind")
     acting.add_argument("--jobs", default=2, type=int, help="submissions at a time (default 2)")
     acting.set_defaults(act=_mock)
     solving = commands.add_parser("solutions", help="the solutions of an assignment, once its deadline is over")
@@ -91,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     collecting.set_defaults(act=_marks)
     for command in (building, grading, freezing, alike, acting, solving, hand):
         command.add_argument("--masters", default=NOTEBOOKS / "assignments", type=Path)
+    for command in (grading, alike, hand):
+        command.add_argument("--platform", choices=[*PLATFORMS], default="", help="whose download the folder is")
     return parser
 
 
@@ -119,7 +121,8 @@ def _master(options: argparse.Namespace) -> Path:
 def _papers(options: argparse.Namespace) -> dict[str, Paper]:
     master = _master(options)
     names = {options.assignment: set(questions(options.assignment, master))}
-    return {who: read(who, paths, options.assignment, names) for who, paths in collect(options.submissions).items()}
+    found = collect(options.submissions, options.platform)
+    return {who: read(who, paths, options.assignment, names) for who, paths in found.items()}
 
 
 def _solutions(options: argparse.Namespace) -> int:
@@ -190,11 +193,13 @@ def _grade(options: argparse.Namespace) -> int:
     master = _master(options)
     limits = Limits(seconds=options.seconds, memory_mb=options.memory_mb)
     out = options.out / options.assignment
-    guard = {"sandbox": not options.no_sandbox, "limits": limits, "jobs": options.jobs}
+    guard = {"sandbox": not options.no_sandbox, "limits": limits, "jobs": options.jobs, "platform": options.platform}
     again = {"regrade": options.regrade is not None, "only": frozenset(options.regrade or ())}
     for result in grade(options.submissions, master, out, **guard, **again):
         print(f"{result.student}: {result.score:g} of {result.most:g}  {result.remark}", flush=True)
     print(f"scores: {out / 'scores.csv'}, feedback: {out / 'feedback'}")
+    if beside := strays(options.submissions):
+        print(f"passed over, since they are no notebooks: {', '.join(beside)}", file=sys.stderr)
     return 0
 
 

@@ -122,8 +122,9 @@ def grade(
     regrade: bool = False,
     only: frozenset[str] = frozenset(),
     jobs: int = 1,
+    platform: str = "",
 ) -> Iterator[Result]:
-    """Mark every submission: ``submissions/STUDENT.ipynb`` or ``submissions/STUDENT/ANYTHING.ipynb``.
+    """Mark every submission, found as `collect` does.
 
     Writes ``scores.csv`` (again after each submission, whole at any time, with all who were ever marked into ``out``),
     ``feedback/STUDENT.html`` and ``results/`` below ``out``. What was marked before and has not changed is kept, unless
@@ -135,7 +136,7 @@ def grade(
     """
     if sandbox:
         bubblewrap()
-    exam, found = Exam(master, _seed(Path(out))), collect(Path(submissions))
+    exam, found = Exam(master, _seed(Path(out))), collect(Path(submissions), platform)
     if unknown := only - set(exam.points):
         raise ValueError(f"questions of {exam.name} are {', '.join(exam.points)}, got {', '.join(sorted(unknown))}")
     known = {name: set(_names(path)) for name, path in masters(master.parent).items()}
@@ -206,9 +207,9 @@ def _graded(exam, known, out, sandbox, limits, again, only, student: str, paths:
 def examine(exam: Exam, paper: Paper, limits: Limits, walls: bool = True, only: frozenset[str] = frozenset()) -> Result:
     """Run a paper's cells and mark its answers; those of ``only``, if it names any."""
     asked = {name: q for name, q in exam.questions.items() if not only or name in only}
-    if not paper.cells:
+    if not {name for cell in paper.cells for name in (*cell.names(), cell.grade_id)} & set(exam.points):
         marks = {name: Mark(0, exam.points[name], "nothing to mark") for name in asked}
-        return Result(paper.student, marks, "; ".join(paper.remarks))
+        return Result(paper.student, marks, "; ".join(paper.remarks), code=[c.source for c in paper.cells])
     cells, remarks = arrange(exam, paper)
     code = Code(paper.cells)
     names = {name: _renamed(name, code, paper, remarks) for name in asked}

@@ -11,10 +11,26 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LARGEST = 10 * 2**20  # bytes; an honest submission has far less than one megabyte
+LARGE, LARGEST = 10 * 2**20, 300 * 2**20  # bytes; an honest submission has far less than one megabyte
+STRIP = """import json, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+def hook(found):
+    for name in ("outputs", "attachments", "widgets"):
+        found.pop(name, None)
+    return found
+with open(sys.argv[1], encoding="utf-8-sig") as file:
+    json.dump(json.load(file, object_hook=hook), sys.stdout)"""
+PLATFORMS = {
+    "canvas": re.compile(r"(?P<name>\w+?_)(?:LATE_)?(?P<id>\d+)_\d+_.+"),
+    "moodle": re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file(?:_.*)?"),
+}
+"""How downloads are named. The number is the student's own on Canvas, and another for each assignment on Moodle."""
 MOST_CODE = 500_000  # characters
 BOUND = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -58,8 +74,12 @@ class Paper:
     remarks: list[str] = field(default_factory=list)
 
 
-def collect(folder: Path) -> dict[str, list[Path]]:
+def collect(folder: Path, platform: str = "") -> dict[str, list[Path]]:
     """Student to notebooks: ``folder/STUDENT.ipynb``, ``folder/STUDENT/ANYTHING.ipynb``, or both; no links.
+
+    Args:
+        folder: all hand-ins of an assignment.
+        platform: a key of `PLATFORMS` takes the student's lasting name from the names of its download.
 
     Raises:
         ValueError: the folder is missing or holds no submission.
@@ -69,18 +89,39 @@ def collect(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
-            inside = [Path(at, name) for at, _, names in os.walk(path) for name in sorted(names)]
-            if not os.access(path, os.R_OK | os.X_OK):
-                found.setdefault(path.name, []).append(path)  # to be told so
-            notebooks = [
-                p for p in inside if p.suffix == ".ipynb" and not {".ipynb_checkpoints", "__MACOSX"} & {*p.parts}
-            ]
-            found.setdefault(path.name, []).extend(p for p in notebooks if not p.name.startswith("."))
-        elif path.suffix == ".ipynb" or (path.is_symlink() and not path.name.startswith(".")):
+            denied: list[Path] = []  # to be told so
+            told = lambda error, denied=denied: denied.append(Path(error.filename))  # noqa: E731
+            inside = [Path(at, name) for at, _, names in os.walk(path, onerror=told) for name in sorted(names)]
+            notebooks = [p for p in inside if _is_notebook(p) and not {".ipynb_checkpoints", "__MACOSX"} & {*p.parts}]
+            found.setdefault(path.name, []).extend([*denied, *(p for p in notebooks if not p.name.startswith("."))])
+        elif _is_notebook(path) or (path.is_symlink() and not path.name.startswith(".")):
             found.setdefault(path.stem, []).append(path)
     if not found:
         raise ValueError(f"no submissions in {folder}: expected STUDENT.ipynb or STUDENT/NAME.ipynb")
-    return found
+    return _by_student(found, platform) if platform else found
+
+
+def strays(folder: Path) -> list[str]:
+    """Names of files beside the hand-ins that are no notebooks and count for nobody."""
+    return [p.name for p in sorted(folder.iterdir()) if p.is_file() and not _is_notebook(p) and p.name[0] != "."]
+
+
+def _is_notebook(path: Path) -> bool:
+    return path.suffix.lower() == ".ipynb"
+
+
+def _by_student(found: dict[str, list[Path]], platform: str) -> dict[str, list[Path]]:
+    """The same under names that stay from assignment to assignment; two students of one name keep their numbers."""
+    matches = {name: PLATFORMS[platform].fullmatch(name) for name in found}
+    if strangers := [name for name, match in matches.items() if not match]:
+        raise ValueError(f"{strangers[0]} is not named as {platform} names downloads; leave --platform out")
+    owners = {name: (match["name"], match["id"]) for name, match in matches.items()}
+    of_name = Counter(name for name, _ in set(owners.values()))
+    grouped: dict[str, list[Path]] = {}
+    for name, (who, number) in owners.items():
+        student = who + number if platform == "canvas" else who if of_name[who] == 1 else f"{who}_{number}"
+        grouped.setdefault(student, []).extend(found[name])
+    return grouped
 
 
 def read(student: str, paths: list[Path], assignment: str, known: dict[str, set[str]]) -> Paper:
@@ -108,13 +149,21 @@ def read(student: str, paths: list[Path], assignment: str, known: dict[str, set[
         return paper
     _, paper.path, paper.cells, remarks, answers = max(readable, key=lambda each: (each[0], str(each[1])))
     paper.remarks += remarks
-    if others := [str(each[1].name) for each in readable if each[1] != paper.path]:
-        paper.remarks.append(f"{len(readable)} notebooks: {paper.path.name} was marked, not {', '.join(others[:3])}")
+    names = _shortest(paths)
+    if others := [names[each[1]] for each in readable if each[1] != paper.path]:
+        paper.remarks.append(f"{len(readable)} notebooks: {names[paper.path]} was marked, not {', '.join(others[:3])}")
     if not answers & known[assignment]:
         matches = [name for name, wanted in known.items() if answers & wanted]
         is_other = f"this is the assignment {matches[0]}, not {assignment}" if matches else ""
         paper.remarks.append(is_other or f"none of the questions of {assignment} is in this notebook")
     return paper
+
+
+def _shortest(paths: list[Path]) -> dict[Path, str]:
+    """Names that tell the paths apart."""
+    common = os.path.commonpath([path.parent for path in paths])
+    times = Counter(path.name for path in paths)
+    return {p: p.name if times[p.name] == 1 else p.relative_to(common).as_posix() for p in paths}
 
 
 def cells_of(path: Path) -> tuple[list[Cell], list[str]]:
@@ -123,15 +172,20 @@ def cells_of(path: Path) -> tuple[list[Cell], list[str]]:
     Raises:
         ValueError: it cannot be read; the message tells the student what to do.
     """
-    if stat.S_ISDIR(path.lstat().st_mode):
+    again = "hand it in again, saved by Jupyter or Colab"
+    try:
+        info = path.lstat()
+    except OSError as error:
+        raise ValueError(f"the file cannot be opened ({error.strerror}): {again}") from None
+    if stat.S_ISDIR(info.st_mode):
         raise ValueError("the folder cannot be opened: give the right to read it")
-    if not stat.S_ISREG((info := path.lstat()).st_mode):
+    if not stat.S_ISREG(info.st_mode):
         raise ValueError("a link or a special file, which is not followed: hand in the notebook itself")
     if info.st_size > LARGEST:
         raise ValueError(f"the notebook has {info.st_size / 2**20:.0f} MB, at most {LARGEST / 2**20:.0f} are read")
-    again = "hand it in again, saved by Jupyter or Colab"
+    large = info.st_size > LARGE
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = json.loads(_without_outputs(path) if large else path.read_bytes().decode("utf-8-sig"))
         language = content.get("metadata", {}).get("kernelspec", {}).get("language", "python")
         listed = content["cells"] if "cells" in content else content["worksheets"][0]["cells"]
         cells = [_cell(cell, at) for at, cell in enumerate(listed) if cell["cell_type"] == "code"]
@@ -143,7 +197,21 @@ def cells_of(path: Path) -> tuple[list[Cell], list[str]]:
         raise ValueError("the notebook is empty" if not listed else "the notebook holds no code")
     if sum(len(cell.source) for cell in cells) > MOST_CODE:
         raise ValueError(f"the notebook holds more than {MOST_CODE} characters of code")
-    return cells, ([] if language == "python" else [f"written for a kernel of {str(language)[:20]!r}, run as Python"])
+    said = [f"{info.st_size / 2**20:.0f} MB, nearly all of it output: clear it before you hand in"] if large else []
+    said += [] if language == "python" else [f"written for a kernel of {str(language)[:20]!r}, run as Python"]
+    return cells, said
+
+
+def _without_outputs(path: Path) -> str:
+    """The text of a large notebook without its outputs, made by a process of bounded memory and time."""
+    command = [sys.executable, "-I", "-c", STRIP, str(path.absolute())]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+    except subprocess.SubprocessError:
+        raise ValueError("it cannot be read in bounded memory") from None
+    if len(done.stdout) > LARGE:
+        raise ValueError("it is as large without outputs")
+    return done.stdout.decode()
 
 
 def _cell(cell: dict, number: int) -> Cell:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import html
+import math
+from contextlib import suppress
 
 from tools.classroom.build import TEXTS
 from tools.classroom.handed_in import Paper
@@ -61,6 +63,19 @@ def blank(students: list[str], filled: list[dict[str, str]]) -> str:
     )
 
 
+def number(row: dict[str, str], column: str, where: str) -> float:
+    """A cell as a number, with a decimal point or comma; 0 if it is empty.
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    text = (row[column] or "0").strip().replace(",", ".")
+    with suppress(ValueError):
+        if math.isfinite(found := float(text)):
+            return found
+    raise ValueError(f"{where}: {row['student']} has {row[column]!r} as {column}; expected a number")
+
+
 def points(row: dict[str, str], where: str) -> float:
     """The sum of a row's levels, or its ``points`` where there is such a column.
 
@@ -68,7 +83,7 @@ def points(row: dict[str, str], where: str) -> float:
         ValueError: something else than 0, 1 or 2.
     """
     if "points" in row:
-        return float(row["points"] or 0)
+        return number(row, "points", where)
     levels = [(row.get(name) or "0").strip() for name in RUBRIC]
     if wrong := [each for each in levels if each not in ("0", "1", "2")]:
         raise ValueError(f"{where}: {row['student']} has {wrong[0]!r}; the levels are 0, 1 and 2")

@@ -11,6 +11,8 @@ from pathlib import Path
 from tools.classroom import manual
 from tools.classroom.report import as_csv, safe
 
+LINE = "line of the file"
+
 
 @dataclass(frozen=True)
 class Late:
@@ -42,14 +44,18 @@ class Late:
 
 
 def rows(path: Path, *needed: str) -> list[dict[str, str]]:
-    """A CSV with a header, whatever the spreadsheet that wrote it.
+    """A CSV with a header, whatever the spreadsheet that wrote it; ``LINE`` in each row is where it ends.
 
     Raises:
-        ValueError: it lacks a column or names a student twice; the message says which lines.
+        ValueError: it lacks a column or all rows, or is not UTF-8.
     """
-    text = path.read_text("utf-8-sig")
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected CSV in UTF-8; the spreadsheet's dialog for saving offers it") from None
     dialect = ";" if text[: text.find("\n")].count(";") > text[: text.find("\n")].count(",") else ","
-    found = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=dialect))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=dialect, restval="")
+    found = [{**row, LINE: str(reader.line_num)} for row in reader if any(row.values())]
     lacking = [name for name in needed if found and name not in found[0]]
     if lacking or not found:
         raise ValueError(f"{path}: expected a line of {', '.join(needed)} and one per student; no {', '.join(lacking)}")
@@ -64,11 +70,15 @@ def people(path: Path) -> dict[str, dict[str, str]]:
     """
     listed = rows(path, "student", "id")
     for column in ("student", "id"):
-        seen: dict[str, int] = {}
-        for line, row in enumerate(listed, start=2):
-            if (first := seen.setdefault(row[column].strip(), line)) != line:
-                raise ValueError(f"{path}: lines {first} and {line} have the same {column} {row[column]!r}")
+        _all_differ(path, listed, column)
     return {row["student"].strip(): row for row in listed}
+
+
+def _all_differ(path: Path, listed: list[dict[str, str]], column: str) -> None:
+    seen: dict[str, str] = {}
+    for row in listed:
+        if (first := seen.setdefault(row[column].strip().removeprefix("'"), row[LINE])) != row[LINE]:
+            raise ValueError(f"{path}: lines {first} and {row[LINE]} have the same {column} {row[column]!r}")
 
 
 def gradebook(grades: Path, late: Late | None = None) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
@@ -88,7 +98,7 @@ def gradebook(grades: Path, late: Late | None = None) -> tuple[dict[str, float],
         most[name] = float(table[0]["of"]) + (manual.MOST if _has_levels(grades / name / "manual.csv") else 0)
         scores = {row["student"].removeprefix("'"): float(row["score"]) for row in table}
         by_hand = _extra(grades / name / "manual.csv", scores, manual.points)
-        days = _extra(grades / name / "late.csv", scores, lambda row, _: float(row["days"] or 0), "days")
+        days = _extra(grades / name / "late.csv", scores, lambda row, path: manual.number(row, "days", path), "days")
         for student, score in scores.items():
             factor = (late or Late(0)).factor(days.get(student, 0.0))
             points.setdefault(student, {})[name] = round((score + by_hand.get(student, 0.0)) * factor, 2)
@@ -103,6 +113,7 @@ def _extra(path: Path, known: dict[str, float], number: Callable, *needed: str) 
     if not path.exists():
         return {}
     listed = rows(path, "student", *needed)
+    _all_differ(path, listed, "student")
     found = {row["student"].strip().removeprefix("'"): number(row, str(path)) for row in listed}
     if strangers := sorted(set(found) - set(known)):
         raise ValueError(f"{path}: no marks for {', '.join(strangers)}; the names are those of the hand-ins")

@@ -1,4 +1,4 @@
-"""A class of 73: styles, mistakes, accidents and attacks, each with the mark that it deserves.
+"""A class of 75: styles, mistakes, accidents and attacks, each with the mark that it deserves.
 
 ``python -m tools.classroom mock`` writes their notebooks, grades them as a teacher would, and prints who got what and
 why; a mark that differs from the expected one is a failure.
@@ -24,7 +24,7 @@ from tools.classroom.sandbox import Limits
 ASSIGNMENT = "amc"
 HONEST = "pair_loss"  # what a cheat answers
 LIMITS = Limits(cell_seconds=10, question_seconds=20, memory_mb=1500, processes=40, files_mb=64)
-FEW = {"numpy", "left out", "autograd", "bare", "starts processes", "steals what is lent"}
+FEW = {"numpy", "autograd", "bare", "steals what is lent"}  # one of each kind
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,17 @@ def _file_and_folder(desk: Desk, folder: Path, student: str) -> None:
     save(folder / student / "homework.ipynb", desk.notebook(student))
 
 
+def _two_of_one_name(desk: Desk, folder: Path, student: str) -> None:
+    for age, place in enumerate(("old", "new")):
+        save(folder / student / place / "hw.ipynb", desk.notebook(student, None if age else {}))
+        os.utime(folder / student / place / "hw.ipynb", (age, age))
+
+
+def _chatty(notebook: dict) -> None:
+    text = {"output_type": "stream", "name": "stdout", "text": "a" * 100_000_000}
+    notebook["cells"][3]["outputs"] = [text]
+
+
 def _bytes(content: bytes | Callable[[bytes], bytes]) -> Callable[[Desk, Path, str], None]:
     def write(desk: Desk, folder: Path, student: str) -> None:
         data = content(json.dumps(desk.notebook(student)).encode()) if callable(content) else content
@@ -189,7 +200,9 @@ ACCIDENTS: dict[str, tuple[Callable[[Desk, Path, str], None], float | None, str]
     "file and folder": (_file_and_folder, None, "homework.ipynb was marked"),
     "half a file": (_bytes(lambda data: data[: len(data) // 2]), 0, "not a readable notebook"),
     "an empty file": (_bytes(b""), 0, "not a readable notebook"),
-    "50 MB": (_bytes(b"0" * 50_000_000), 0, "the notebook has 48 MB"),
+    "two of one name": (_two_of_one_name, None, "new/hw.ipynb was marked, not old/hw.ipynb"),
+    "50 MB": (_bytes(b"0" * 50_000_000), 0, "not a readable notebook"),
+    "100 MB of output": (_changed(_chatty), None, "95 MB, nearly all of it output"),
     "another assignment": (_other, 0, "this is the assignment cam, not amc"),
     "an R kernel": (
         _changed(lambda n: n["metadata"].update(kernelspec={"name": "ir", "language": "R"})), None, "kernel of 'R'",

@@ -102,12 +102,12 @@ class Sandbox:
             return {"raised": answer}
         return answer
 
-    def _start(self) -> None:
-        self.starts += 1
+    def _interpreter(self) -> subprocess.Popen:
+        """The runner, waiting for its first line."""
         command, environment = [sys.executable, "-P", str(RUNNER)], {**os.environ, **_quiet(self.folder.name)}
         if self.walls:
             command, environment = [*_scope(self.limits), *_walls(bubblewrap(), self.limits), *command], dict(_bus())
-        self.process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             cwd="/" if self.walls else self.folder.name,
             env=environment,
@@ -116,6 +116,10 @@ class Sandbox:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+
+    def _start(self) -> None:
+        self.starts += 1
+        self.process = self._interpreter()
         self.lines: queue.Queue[bytes | None] = queue.Queue()
         self.errors = bytearray()
         threading.Thread(target=self._listen, args=(self.process, self.lines, self.errors), daemon=True).start()
