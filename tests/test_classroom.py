@@ -261,6 +261,7 @@ def test_marking_a_folder_gives_everybody_what_is_theirs_whatever_the_others_do(
         "magic": paper(course, "magic", **{**RIGHT, "double": "%matplotlib inline\n!ls\n" + RIGHT["double"]}),
         "=cmd()": paper(course, "=cmd()", **RIGHT),
         "quits": paper(course, "quits", **{**RIGHT, "square": "import os\nos._exit(0)"}),
+        "typo": paper(course, "typo", **{**RIGHT, "square": "def square(x)\n    return x * x"}),
         "script": paper(course, "script", **{**half, "square": "raise ValueError('<script>alert(1)</script>')"}),
         "cheat": paper(course, "cheat", double="import xai_course.checks as c\nc.compare = lambda *a: ''\n"
                        "c.Check.__call__ = lambda *a, **k: True\ndef double(x):\n    return x"),
@@ -296,7 +297,7 @@ def test_marking_a_folder_gives_everybody_what_is_theirs_whatever_the_others_do(
     all_right = ("right", "twice", "bare", "renamed", "magic", "'=cmd()", "mark", "doe", "roe", "chatty")
     assert {name: float(row["score"]) for name, row in rows.items()} == {
         **dict.fromkeys(all_right, 10),
-        **{"half": 4, "slip": 7, "autograd": 8, "borrows": 7, "quits": 8, "script": 4, "cheat": 1},
+        **{"half": 4, "slip": 7, "autograd": 8, "borrows": 7, "quits": 8, "typo": 8, "script": 4, "cheat": 1},
         **dict.fromkeys(("broken", "empty", "huge", "forgot", "linked", "lost"), 0),
     }
     assert all(row["of"] == "10" for row in rows.values())
@@ -309,6 +310,7 @@ def test_marking_a_folder_gives_everybody_what_is_theirs_whatever_the_others_do(
         "borrows": "double: calls xai_course.methods.amc; the answer must be your own",
         "renamed": "squared stands where square should, and was taken for it",
         "quits": "cell 4 ended the program, and was left out; square: its cell stopped: ended the program",
+        "typo": "square: its cell stopped: SyntaxError: expected ':' (line 1)",
         "broken": "not a readable notebook: hand it in again, saved by Jupyter or Colab",
         "empty": "the notebook is empty",
         "huge": "not a readable notebook",

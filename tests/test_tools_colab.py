@@ -66,7 +66,7 @@ def wheel(tmp_path_factory) -> Path:
 def test_the_wheel_carries_records_ledger_and_registry(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for folder in ("results", "ledger"):
+    for folder in ("results", "ledger", "checks"):
         for path in filter(Path.is_file, (ROOT / "data" / folder).rglob("*")):
             assert f"xai_course/_data/{path.relative_to(ROOT / 'data').as_posix()}" in names
     assert any(name.startswith("xai_course/_data/registry") for name in names)

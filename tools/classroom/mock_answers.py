@@ -166,7 +166,7 @@ MISTAKES: dict[str, tuple[dict[str, str], str]] = {
     "linear": ({"ramp": RAMP + "return peak if epoch >= length else peak * epoch / length"}, "ramp: "),
     "another letter": ({"weight": "weight = 'e'"}, "weight: 'e' is not right"),
     "the text": ({"weight": "weight = 'They are equal'"}, "weight: "),
-    "a word too many": ({"angles": "def angles(u, v)\n    return u"}, "angles: its cell stopped: SyntaxError"),
+    "a word too many": ({"angles": "def angles(u, v)\n    return u"}, "angles: its cell stopped: SyntaxError: "),
     "left out": ({"angles": "def angles(u, v):\n    raise NotImplementedError()"}, "angles: not answered"),
     "wrong twice": (
         {"angles": "def angles(u, v):\n    return (u - v).norm(dim=1)", "pair_loss": PAIR + "return t**2"},

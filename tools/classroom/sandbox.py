@@ -140,6 +140,7 @@ class Sandbox:
             wanted = lambda line, at=at: line.get("cell") == at  # noqa: E731
             heard = self._hear(wanted, self.limits.cell_seconds + 10)
             fault = heard if isinstance(heard, str) else str(heard.get("fault", ""))[:300]
+            fault = fault.replace(f"(cell {at}, line", "(line")  # its number here is not the notebook's
             if fault.startswith("MemoryError"):  # what it holds would starve the cells that follow
                 heard = fault = f"used more than {self.limits.memory_mb:g} MB of memory"
             if isinstance(heard, str):

@@ -141,9 +141,10 @@ QUESTIONS = (
         "reading",
         (
             "0.31 is below 0.5, so the network looks at the background.",
-            "0.31 is above the random map's score, so the conclusion is proven.",
-            "The score must be compared with the mask's area share (what an indifferent map gets), with a centre box "
-            "and with an untrained network of the same shape, before it says anything about training.",
+            "0.31 is twice the score of the random map and of the whole image, so the conclusion is proven: a network "
+            "that had learnt nothing about digits would have got 0.15.",
+            "The score says nothing about training before it is compared with the mask's area share, with a centre "
+            "box and with an untrained network.",
             "Cubing a random map makes it look at the object, since its score changes.",
         ),
         right=2,

@@ -138,7 +138,7 @@ QUESTIONS = (
         "who_learns",
         (
             "The backbone and the classifier's own head; nothing that belongs to the localiser alone.",
-            "Everything: the mask depends on the localiser.",
+            "Everything, the localiser's head included: the loss depends on the mask, and the mask on that head.",
             "The localiser's head only, since it makes the mask.",
             "Nothing: the detach stops the gradient.",
         ),
