@@ -138,7 +138,7 @@ QUESTIONS = (
         "what_follows",
         (
             "At least one patch with positive weight predicts the image's class.",
-            "The patch with the largest weight predicts the image's class, since its logits have the largest share.",
+            "The patch with the largest weight predicts the image's class, as its logits have the largest share there.",
             "None of the others: with three or more classes the mixture can be sure of a class that no patch predicts.",
             "Every patch with positive weight predicts the image's class.",
         ),
