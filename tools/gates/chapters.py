@@ -77,10 +77,17 @@ def promises(name: str, page: str) -> list[str]:
     told = PROMISE.search(page)
     if not told:
         return [*found, f"{name}: no line '*Theory about ... minutes, exercises about ...'"]
-    for what, counted in zip(("theory", "exercises"), minutes(page)):
-        if abs(int(told[what]) - counted) > max(5, OFF * counted):
-            found.append(f"{name}: says {what} about {told[what]} minutes, counted are {counted}")
-    return found
+    counted = dict(zip(("theory", "exercises"), minutes(page)))
+    return found + [f"{name}: {problem}" for problem in untrue(told, counted)]
+
+
+def untrue(told: re.Match[str], counted: dict[str, int]) -> list[str]:
+    """The promised minutes, by the groups of ``told``, that are far from what is counted."""
+    return [
+        f"says {what} about {told[what]} minutes, counted are {found}"
+        for what, found in counted.items()
+        if abs(int(told[what]) - found) > max(5, OFF * found)
+    ]
 
 
 def check(name: str, page: str) -> list[str]:
