@@ -1,7 +1,8 @@
 """Gates on running text: numbers stand in figures and tables, a sentence holds two at most, and n is said once.
 
 A number is one that a reader would have to hold in mind: a literal one, or a role that becomes one (`tools.fences`; an
-interval counts as one). Formulas, code, tables, references such as "Eq. 3", years and sizes such as "3 × 3" are none.
+interval counts as one). Formulas, code, tables, references such as "Eq. 3", years and sizes such as "3 × 3" are none;
+proofs and what an exercise gives are not read.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from collections.abc import Iterator
 MOST = 2  # numbers in a sentence
 SEEDS = 5  # times that a page may say "(3 seeds)" in running text
 BLOCK = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<kind>[\w:-]+)\}[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.M | re.S)
-TEXT = re.compile(r"prf:\w+|admonition|dropdown|exercise|solution|quiz|note|tip|picture|explorable|figure|margin|div")
+TEXT = re.compile(r"prf:(?!proof)\w+|admonition|dropdown|solution|quiz|note|tip|picture|explorable|figure|margin|div")
 NO_TEXT = re.compile(
-    r"^```(?!\{)[^\n]*\n.*?^```[ \t]*$|^(?:`{3,}|:{3,}|:[\w-]+:|\||#+ )[^\n]*$|\$\$.*?\$\$|<[^>]*>", re.M | re.S
+    r"^```(?!\{)[^\n]*\n.*?^```[ \t]*$|^(?:`{3,}|:{3,}|:[\w-]+:|\||#+ )[^\n]*$|\$\$.*?\$\$|"
+    r"</?(?:details|summary|div|span|a|b|p|br|sub|sup)\b[^<>]*>|<svg.*?</svg>|<!--.*?-->",
+    re.M | re.S,
 )
 WORDS = (  # each becomes a word without digits
     re.compile(r"\$[^$]+\$|`[^`]*`|\{(?!record|claim)[\w:-]+\}`[^`]*`"),
     re.compile(r"\]\([^)]*\)"),
     re.compile(
-        r"\b(?:Eqs?\.|Fig(?:ure|s)?\.?|Tables?|Sections?|Sec\.|Algorithms?|Exercises?|Labs?|Chapters?|Question|Reading|Appendix|"
+        r"\b(?:Eqs?\.|Fig(?:ure|s)?\.?|Tables?|Sections?|Sec\.|Algorithms?|Exercises?|Labs?|Chapters?|Reading|Appendix|[Ii]mages?|"
         r"pages?|seeds?|epochs?|patch|class|Python|CIFAR|ResNet|VGG\w*|ICCV|ECCV|CVPR|VOC)[ -]?\(?\d+\w?\)?"
         r"(?:(?:,| and| to| or|–) ?\(?\d+[a-z]?\)?)*"
     ),
