@@ -77,12 +77,12 @@ FAULTS = {
     "no caption": (lambda cells: cells[at(cells, "show.pair_on_sphere")]["metadata"].clear(), "without a caption"),
     "no number": (lambda cells: figure(cells, "show.hinge").pop("name"), "name is its own and begins with lab2-"),
     "one number twice": (
-        lambda cells: figure(cells, "show.hinge").update(name="lab2-slider-1"), "name is its own and begins with lab2-"),
+        lambda cells: figure(cells, "show.hinge").update(name="lab2-slider-1"), "its own and begins with lab2-"),
     "no minutes promised": (lambda cells: edit(cells, "# Lab 2", "exercises about", "and"), "no '*Reading and trying"),
     "too few minutes": (
         lambda cells: edit(cells, "# Lab 2", "about 50", "about 35"), "says reading about 35 minutes, counted are "),
     "an exercise uncounted": (
-        lambda cells: edit(cells, "# Lab 2", "about 30", "about 20"), "says exercises about 20 minutes, counted are 30"),
+        lambda cells: edit(cells, "# Lab 2", "about 30", "about 20"), "says exercises about 20 minutes"),
     "a reading less": (lambda cells: edit(cells, "Reading 3", "<summary>Reading 3", "Reading 3"), "folds 2"),
 }  # fmt: skip
 
