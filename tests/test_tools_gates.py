@@ -114,8 +114,8 @@ def first(notebook: dict) -> list:
 
 
 PROMISED = (
-    "# A lab\n\n*Reading and trying about 5 minutes, exercises about 5. The cells\ncompute for about one minute on one CPU "
-    "thread.*"
+    "# A lab\n\n*Reading and trying about 5 minutes, exercises about 5. The cells\ncompute for about one "
+    "minute on one CPU thread.*"
 )
 TOOK = {"profile": "smoke", "memory_mb": 1}
 EXECUTED_FAULTS = {

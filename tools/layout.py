@@ -55,6 +55,7 @@ SLIDES = """((width, height, narrow, least) => {
     const say = (what) => found.push(`slide ${at + 1} ${what}`), tall = slide.getBoundingClientRect().height;
     if (![...slide.children].some((child) => !child.matches("h1, h2, footer") && child.textContent.trim())
       && !slide.querySelector("img")) say("is empty");
+    if (/\\\\[([]/.test(slide.textContent)) say("shows a formula as it was typed");
     if (width > narrow && tall > height + 1) say(`is ${Math.round(tall)} px tall, the screen ${height}`);
     const wide = [...slide.querySelectorAll("*")].filter((each) => !each.closest("mjx-container")
       && each.getBoundingClientRect().right > width + 1 && !each.parentElement.closest(".wide"));

@@ -228,7 +228,7 @@ def check_page(
     return list(dict.fromkeys(found)) + [f"({views[0].name}): {problem}" for problem in dict.fromkeys(heard)]
 
 
-def check_deck(browser: Browser, base: str, name: str, out: Path | None = None) -> list[str]:
+def check_deck(browser: Browser, base: str, name: str) -> list[str]:
     """Everything that is wrong with the slides of a lesson, on a screen and on a phone."""
     browser.open("about:blank")
     found = []
@@ -236,10 +236,7 @@ def check_deck(browser: Browser, base: str, name: str, out: Path | None = None) 
         browser.view(*view[1:3], phone=view.phone)
         if not at:
             browser.open(f"{base}/{name}")
-        problems = slides_misfit(browser, *view[1:3])
-        if out:
-            browser.picture(out / f"{name.removesuffix('.html').replace('/', '-')}-{view.name}.png")
-        found += [f"({view.name}): {problem}" for problem in problems]
+        found += [f"({view.name}): {problem}" for problem in slides_misfit(browser, *view[1:3])]
     heard = raw_formulas(browser) + broken_images(browser)
     heard += console_errors(browser.events) + foreign_requests(browser.events, base)
     return found + [f"({LESSON[0].name}): {problem}" for problem in dict.fromkeys(heard)]
@@ -254,7 +251,7 @@ def check(html: Path, out: Path | None = None, only: str = "", kept: tuple[str, 
                 found += [f"{name} {problem}" for problem in check_page(browser, base, name, out, kept=kept)]
         for name in [path.relative_to(html).as_posix() for path in sorted(html.glob("_static/slides/*.html"))]:
             if only in name:
-                found += [f"{name} {problem}" for problem in check_deck(browser, base, name, out)]
+                found += [f"{name} {problem}" for problem in check_deck(browser, base, name)]
     return found
 
 

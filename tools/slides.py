@@ -17,7 +17,7 @@ CHAPTERS = dict(zip(("looking", "amc", "hnc", "loss_attention", "minmax", "reff"
 """Chapter to assignment."""
 LEFT_OUT = {
     "amc.pairs", "hnc.disagree", "loss_attention.bound", "loss_attention.sweep", "loss_attention.sweep_cut",
-    "minmax.vanishing", "minmax.omega", "minmax.reach", "reff.spread", "reff.maps",
+    "minmax.vanishing", "minmax.omega", "minmax.reach", "reff.spread", "reff.level",
 }  # fmt: skip
 """Figures that a lesson can do without: results come last on a page and would be the first to go."""
 FORMULAS = {
@@ -35,14 +35,16 @@ PROVED = re.compile(r"\{prf:ref\}`([\w-]+)`")
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}: slides</title><script defer src="../vendor/mathjax/tex-chtml.js"></script>
-<style>html{{scroll-snap-type:y proximity;background:#14181c;color:#ced6dd}}body{{margin:0;
-font:clamp(1rem,2.9vmin,2rem)/1.4 system-ui}}section{{box-sizing:border-box;min-height:100vh;scroll-snap-align:start;
-padding:3vmin 7vmin;display:flex;flex-direction:column;justify-content:center;gap:2vmin;page-break-after:always}}
-h1{{font-size:2em}}h1,h2,p{{margin:0}}h2{{font-size:1.4em}}ul{{margin:0}}li{{margin:.35em 0}}footer{{opacity:.8;
-font-size:.7em}}a{{color:#5ab4f0}}.wide{{overflow:auto hidden;max-width:100%}}.wide img{{display:block;
-height:58vh;max-width:100%;object-fit:contain;margin:auto}}@media(max-width:600px){{.wide img{{height:auto;
-max-width:40rem}}section{{padding:1rem}}}}@media print{{@page{{size:A4 landscape}}html{{background:#14181c;print-color-adjust:exact;
--webkit-print-color-adjust:exact}}}}</style></head><body><main>
+<style>html{{scroll-snap-type:y proximity;background:#14181c;color:#ced6dd}}
+body{{margin:0;font:clamp(1rem,2.9vmin,2rem)/1.4 system-ui}}
+section{{box-sizing:border-box;min-height:100vh;scroll-snap-align:start;padding:3vmin 7vmin;
+display:flex;flex-direction:column;justify-content:center;gap:2vmin;page-break-after:always}}
+h1{{font-size:2em}}h1,h2,p{{margin:0}}h2{{font-size:1.4em}}ul{{margin:0}}li{{margin:.35em 0}}
+footer{{opacity:.8;font-size:.7em}}a{{color:#5ab4f0}}.wide{{overflow:auto hidden;max-width:100%}}
+.wide img{{display:block;height:58vh;max-width:100%;object-fit:contain;margin:auto}}
+@media(max-width:600px){{.wide img{{height:auto;max-width:40rem}}section{{padding:1rem}}}}
+@media print{{@page{{size:A4 landscape}}
+html{{background:#14181c;print-color-adjust:exact;-webkit-print-color-adjust:exact}}}}</style></head><body><main>
 {slides}
 </main></body></html>
 """
