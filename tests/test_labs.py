@@ -74,8 +74,17 @@ FAULTS = {
     "no experiment": (lambda cells: edit(cells, "## Try next", "## Try next", "## More"), "no Try next"),
     "a value under the check": (lambda cells: edit(cells, "exercise(\n    pair_costs", ");", ")"), "with a semicolon"),
     "in the way": (lambda cells: swap(cells, at(cells, "### Exercise 3") + 4), "between an announcement and its code"),
+    "no caption": (lambda cells: cells[at(cells, "show.pair_on_sphere")]["metadata"].clear(), "without a caption"),
+    "no number": (lambda cells: figure(cells, "show.hinge").pop("name"), "name is its own and begins with lab2-"),
+    "one number twice": (
+        lambda cells: figure(cells, "show.hinge").update(name="lab2-slider-1"), "its own and begins with lab2-"),
+    "no minutes promised": (lambda cells: edit(cells, "# Lab 2", "exercises about", "and"), "no '*Reading and trying"),
+    "too few minutes": (
+        lambda cells: edit(cells, "# Lab 2", "about 50", "about 35"), "says reading about 35 minutes, counted are "),
+    "an exercise uncounted": (
+        lambda cells: edit(cells, "# Lab 2", "about 30", "about 20"), "says exercises about 20 minutes"),
     "a reading less": (lambda cells: edit(cells, "Reading 3", "<summary>Reading 3", "Reading 3"), "folds 2"),
-}
+}  # fmt: skip
 
 
 def at(cells: list, start: str) -> int:
@@ -86,6 +95,10 @@ def edit(cells: list, start: str, old: str, new: str) -> None:
     cell = cells[at(cells, start)]
     assert old in text(cell)
     cell["source"] = text(cell).replace(old, new)
+
+
+def figure(cells: list, start: str) -> dict:
+    return cells[at(cells, start)]["metadata"]["mystnb"]["figure"]
 
 
 def drop(cells: list, count: int) -> None:

@@ -1,9 +1,17 @@
-"""Live controls driven through a real kernel, as a front end does it: a message moves one, a new figure comes back."""
+"""Live controls driven through a real kernel, as a front end does it: a message moves one, a new figure comes back.
+
+Colab has ipywidgets 7.7. These tests run with it in an environment of its own that sees the packages of this one::
+
+    python -m venv /tmp/w; site=lib/python3.11/site-packages; echo "$PWD/.venv/$site" > /tmp/w/$site/course.pth
+    /tmp/w/bin/pip install --no-deps ipywidgets==7.7.1 widgetsnbextension==3.6.10 ipython_genutils
+    /tmp/w/bin/python -m pytest tests/test_labs_live.py
+"""
 
 from __future__ import annotations
 
 import ast
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -83,6 +91,7 @@ def kernel(request):
 
 def test_a_moved_control_draws_anew(kernel):
     kernel.run(FIGURE.format(root=str(ROOT), here=str(HERE)))
+    assert kernel.printed("import ipywidgets; print(ipywidgets.__version__)").strip() == version("ipywidgets")
     call = f"interact(line, {ALT!r}, start=dict(slope=2), slope=[1, 2, 3], colour=['red', 'blue'])"
     first = kernel.run(f"box = {call}\nbox")
     assert len(kernel.shown(first, "image/png")) == 1

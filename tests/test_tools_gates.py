@@ -14,6 +14,7 @@ from tools.gates import executed, html, masters, sources
 
 REPO = "OWNER/REPO"
 ALT = "A curve that falls from one to zero while the epochs pass by."
+CAPTION = "Loss over epochs: it falls for all."
 
 
 def code(at: int, source: str, tags: list[str] | None = None, **metadata) -> dict:
@@ -29,7 +30,7 @@ def committed() -> dict:
         {"cell_type": "markdown", "id": "0", "metadata": {}, "source": "# A lab\n\nText with $a_{b}$."},
         code(1, bootstrap.SOURCE, bootstrap.TAGS),
         code(2, bootstrap.PARAMETERS + "\nepochs = 3", ["parameters"]),
-        code(3, "plot()", mystnb={"image": {"alt": ALT}}),
+        code(3, "plot()", mystnb={"image": {"alt": ALT}, "figure": {"caption": CAPTION}}),
     ]
     return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
@@ -156,6 +157,11 @@ def first(notebook: dict) -> list:
     return notebook["cells"][1]["outputs"]
 
 
+PROMISED = (
+    "# A lab\n\n*Reading and trying about 5 minutes, exercises about 5. The cells\ncompute for about one "
+    "minute on one CPU thread.*"
+)
+TOOK = {"profile": "smoke", "memory_mb": 1}
 EXECUTED_FAULTS = {
     "error": (lambda n: first(n).append({"output_type": "error", "ename": "KeyError", "evalue": "k"}), "raised"),
     "caught traceback": (lambda n: first(n).append(stream(TRACE)), "prints a traceback"),
@@ -176,6 +182,16 @@ EXECUTED_FAULTS = {
     "same alt": (lambda n: n["cells"].append({**copy.deepcopy(n["cells"][3]), "execution_count": 9}), "same alt"),
     "title as alt": (lambda n: n["cells"][0].update(source=f"# {ALT}"), "repeats a heading"),
     "html image": (lambda n: first(n).append(shown(**{"text/html": ['<img src="data:x"', ">"]})), "too short"),
+    "no caption": (lambda n: n["cells"][3]["metadata"]["mystnb"].pop("figure"), "shows a figure without a caption"),
+    "slider without caption": (
+        lambda n: first(n).append(shown(**{"text/html": ['<div class="xai-slider">', "</div>"]})),
+        "code cell 0 shows a slider without a caption"),
+    "slow": (
+        lambda n: (n["cells"][0].update(source=PROMISED), n["metadata"].update(xai_course=TOOK | {"cpu_seconds": 181})),
+        "compute for one minutes, they took 181 s"),
+    "instant": (
+        lambda n: (n["cells"][0].update(source=PROMISED), n["metadata"].update(xai_course=TOOK | {"cpu_seconds": 19})),
+        "compute for one minutes, they took 19 s"),
     "memory": (
         lambda n: n["metadata"].update(xai_course={"memory_mb": 2049, "budget": "2 min, 2 GB"}), "its budget is 2 min"),
     "not trained": (lambda n: first(n).append(stream(f"HNC: {executed.KEPT}; resume=False")), "of an earlier run"),

@@ -97,6 +97,8 @@ def test_the_papers_entry_is_offered_beside_its_citation():
     text, files = bibtex.offer("book/amc.md", page, known)
     assert "{cite:t}`choi2020` ([BibTeX](bibtex/choi2020.bib)). Lab" in text and "Later {cite:t}`sun2020`." in text
     assert list(files) == ["book/bibtex/choi2020.bib"]
+    moving = page.replace("*Theory", "**It turns.**\n\n```{explorable} amc\nDrag *it*.\n```\n\n*Theory")
+    assert list(bibtex.offer("book/amc.md", moving, known)[1]) == ["book/bibtex/choi2020.bib"]
     assert bibtex.offer("book/x.md", "# T\n\nText {cite:t}`choi2020`.\n\n", known)[1] == {}
     with pytest.raises(ValueError, match=r"book/amc.md is about nobody1999"):
         bibtex.offer("book/amc.md", page.replace("choi2020", "nobody1999"), known)

@@ -140,3 +140,47 @@ def test_an_explorable_that_did_not_start_or_ignores_the_keyboard_is_found(probl
     assert "the keyboard does not operate 'x'" in problems(explorable(KNOB.format(act="")))
     assert "the keyboard does not operate 'p'" in problems(explorable(POINT))
     assert "explorable" not in problems(explorable(KNOB.format(act=TELL)))
+
+
+PICTURE = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='{0}' height='100'%3E"
+    "%3Crect width='{0}' height='99'/%3E%3C/svg%3E"
+)
+SOUND_SLIDE = "<section><h2>One</h2><p>Something.</p><footer>1</footer></section>"
+SLIDE_FAULTS = {
+    "empty": ("<section><h2>Two</h2><footer>2</footer></section>", "(slides): slide 2 is empty"),
+    "tall": ("<section><h2>Two</h2><p style='height:800px'>x</p></section>", "(slides): slide 2 is 8"),
+    "wide": ("<section><p style='width:500px'>x</p></section>", "(slides-phone): slide 2 is wider than the screen: p"),
+    "small": (
+        f'<section><img src="{PICTURE.format(900)}" alt="" style="max-width:100%"></section>',
+        "(slides-phone): slide 2 shows its picture at 0.4",
+    ),
+    "scrolls": (
+        f'<section><div class="wide"><img src="{PICTURE.format(1400)}" alt="" style="max-width:none"></div></section>',
+        "(slides): slide 2 has something that scrolls on a screen",
+    ),
+    "typed": (r"<section><p>\(x\)</p></section>", "(slides): slide 2 shows a formula as it was typed"),
+    "no picture": ('<section><img src="no.svg" alt=""></section>', "(slides): picture does not load"),
+}
+
+
+def deck_problems(browser, tmp_path, slides: str) -> str:
+    from tools.slides import PAGE
+
+    text = PAGE.format(title="T", slides=SOUND_SLIDE + slides)
+    text = text.replace(
+        '<script defer src="../vendor/mathjax/tex-chtml.js"></script>', '<link rel="icon" href="data:,">'
+    )
+    (tmp_path / "deck.html").write_text(text)
+    with screenshots.served(tmp_path) as base:
+        return "\n".join(screenshots.check_deck(browser, base, "deck.html"))
+
+
+def test_a_slide_whose_picture_scrolls_on_a_phone_is_sound(browser, tmp_path):
+    picture = f'<section><div class="wide"><img src="{PICTURE.format(900)}" alt=""></div><p>It is wide.</p></section>'
+    assert deck_problems(browser, tmp_path, picture) == ""
+
+
+@pytest.mark.parametrize(("slide", "said"), SLIDE_FAULTS.values(), ids=SLIDE_FAULTS)
+def test_a_broken_slide_is_named(browser, tmp_path, slide, said):
+    assert said in deck_problems(browser, tmp_path, slide)

@@ -6,7 +6,8 @@ import re
 
 from pybtex.database import BibliographyData, parse_string
 
-OPENING = re.compile(r"\A# [^\n]*\n\n\*.+?\n\n", re.S)  # title, then the line with time, paper and lab
+# A chapter's title, sentence and explorable, then the line with time, paper and lab.
+OPENING = re.compile(r"\A# [^\n]*\n\n(?:\*\*.+?^```\{explorable\}.+?^```\n\n)?\*(?!\*).+?\n\n", re.S | re.M)
 PAPER = re.compile(r"\{cite:t\}`(?P<key>[\w:-]+)`")
 
 
@@ -17,7 +18,7 @@ def entries(bibliography: str) -> dict[str, str]:
 
 
 def offer(name: str, text: str, known: dict[str, str]) -> tuple[str, dict[str, bytes]]:
-    """A page with a link behind each paper that its opening line cites, and the files that the links need."""
+    """A page with a link behind each paper that its opening cites, and the files that the links need."""
     opening, files = OPENING.match(text), {}
 
     def linked(cited: re.Match) -> str:

@@ -2,7 +2,7 @@
 
 A wide table may scroll in its box, its first column standing; a long formula may on a phone. Both then show that they
 scroll and can be reached by the keyboard. Nothing else scrolls, nothing is cut off, and on paper nothing may scroll and
-nothing is folded.
+nothing is folded. A slide fits its screen, holds something, and shows its picture large enough to be read.
 """
 
 from __future__ import annotations
@@ -45,3 +45,32 @@ MEASURED = """((width, paper, narrow) => {
 def misfits(browser: Browser, width: int, *, paper: bool = False) -> list[str]:
     """What is cut off, scrolls unseen or makes the page wider than its window of ``width`` pixels."""
     return list(browser.evaluate(f"{MEASURED}({width}, {str(paper).lower()}, {NARROW})"))
+
+
+LEAST = 0.6  # of its drawn size: at less, nobody reads the letters of a slide's picture
+SLIDES = """((width, height, narrow, least) => {
+  const found = [], page = document.documentElement.scrollWidth;
+  if (page > width) found.push(`scrolls sideways: ${page} > ${width} px`);
+  [...document.querySelectorAll("section")].forEach((slide, at) => {
+    const say = (what) => found.push(`slide ${at + 1} ${what}`), tall = slide.getBoundingClientRect().height;
+    if (![...slide.children].some((child) => !child.matches("h1, h2, footer") && child.textContent.trim())
+      && !slide.querySelector("img")) say("is empty");
+    if (/\\\\[([]/.test(slide.textContent)) say("shows a formula as it was typed");
+    if (width > narrow && tall > height + 1) say(`is ${Math.round(tall)} px tall, the screen ${height}`);
+    const wide = [...slide.querySelectorAll("*")].filter((each) => !each.closest("mjx-container")
+      && each.getBoundingClientRect().right > width + 1 && !each.parentElement.closest(".wide"));
+    if (wide.length) say(`is wider than the screen: ${wide[0].tagName.toLowerCase()}`);
+    for (const formula of width > narrow ? slide.querySelectorAll(".wide") : [])
+      if (formula.scrollWidth > formula.clientWidth + 1) say("has something that scrolls on a screen");
+    for (const image of slide.querySelectorAll("img")) {
+      const scale = Math.min(image.clientWidth / image.naturalWidth, image.clientHeight / image.naturalHeight);
+      if (scale < least) say(`shows its picture at ${scale.toFixed(2)} of its size, at least ${least}`);
+    }
+  });
+  return found;
+})"""
+
+
+def slides_misfit(browser: Browser, width: int, height: int) -> list[str]:
+    """What is wrong with the slides of the open deck in its window."""
+    return list(browser.evaluate(f"{SLIDES}({width}, {height}, {NARROW}, {LEAST})"))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from tools import BUILD
 from tools.browser import HINT, Browser, find
-from tools.layout import misfits
+from tools.layout import misfits, slides_misfit
 
 
 class View(NamedTuple):
@@ -42,6 +42,7 @@ VIEWS = (
     View("dark", 1280, 900, dark=True),
 )
 KEPT = ("wide", "phone", "dark")  # the views whose pictures are kept; `--all` keeps every view's
+LESSON = (View("slides", 1280, 720), View("slides-phone", 390, 844, phone=True))
 SKIPPED = ("genindex", "search", "py-modindex")
 AXE_LIMIT = 15000  # elements; on longer pages (the library) the accessibility checker takes minutes
 STILL = "* { transition: none !important }"  # or colours would be judged on their way from light to dark
@@ -227,6 +228,20 @@ def check_page(
     return list(dict.fromkeys(found)) + [f"({views[0].name}): {problem}" for problem in dict.fromkeys(heard)]
 
 
+def check_deck(browser: Browser, base: str, name: str) -> list[str]:
+    """Everything that is wrong with the slides of a lesson, on a screen and on a phone."""
+    browser.open("about:blank")
+    found = []
+    for at, view in enumerate(LESSON):
+        browser.view(*view[1:3], phone=view.phone)
+        if not at:
+            browser.open(f"{base}/{name}")
+        found += [f"({view.name}): {problem}" for problem in slides_misfit(browser, *view[1:3])]
+    heard = raw_formulas(browser) + broken_images(browser)
+    heard += console_errors(browser.events) + foreign_requests(browser.events, base)
+    return found + [f"({LESSON[0].name}): {problem}" for problem in dict.fromkeys(heard)]
+
+
 def check(html: Path, out: Path | None = None, only: str = "", kept: tuple[str, ...] = KEPT) -> list[str]:
     """All problems of a built book, as ``page (view): what``."""
     found = []
@@ -234,6 +249,9 @@ def check(html: Path, out: Path | None = None, only: str = "", kept: tuple[str, 
         for name in [path.relative_to(html).as_posix() for path in pages(html)]:
             if only in name:
                 found += [f"{name} {problem}" for problem in check_page(browser, base, name, out, kept=kept)]
+        for name in [path.relative_to(html).as_posix() for path in sorted(html.glob("_static/slides/*.html"))]:
+            if only in name:
+                found += [f"{name} {problem}" for problem in check_deck(browser, base, name)]
     return found
 
 

@@ -15,20 +15,36 @@ MOST = 12
 CHAPTERS = dict(zip(("looking", "amc", "hnc", "loss_attention", "minmax", "reff"),
                     ("cam", "amc", "hnc", "loss_attention", "minmax", "reff")))  # fmt: skip
 """Chapter to assignment."""
+LEFT_OUT = {
+    "amc.pairs", "hnc.disagree", "loss_attention.bound", "loss_attention.sweep", "loss_attention.sweep_cut",
+    "minmax.vanishing", "minmax.omega", "minmax.reach", "reff.spread", "reff.level",
+}  # fmt: skip
+"""Figures that a lesson can do without: results come last on a page and would be the first to go."""
+FORMULAS = {
+    "looking-cam", "looking-gradcam", "amc-loss", "hnc-mse", "hnc-kd", "la-weights", "la-single", "minmax-undecided",
+    "minmax-mask", "reff-gradcam", "reff-loss",
+}  # fmt: skip
+"""Labels of the formulas on slides."""
 OFFER = re.compile(r"^```\{classroom\}\n```$", re.M)
 COLAB = "https://colab.research.google.com/github/{repo}/blob/{branch}/notebooks/students/{name}.ipynb"
 MATH = re.compile(r"^```\{math\}\n(?P<options>(?::\w+:[^\n]*\n)*)(?P<body>.*?)^```", re.M | re.S)
 HEADING = re.compile(r"^##+ (.+)$", re.M)
 ROLE = re.compile(r"\{(?P<kind>[\w:]+)\}`(?P<text>[^`<]*?)(?: <[^`>]*>)?`")
+STATED = re.compile(r"\{prf:\w+\} ([^\n]+)\n:label: (\S+)")
+PROVED = re.compile(r"\{prf:ref\}`([\w-]+)`")
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}: slides</title><script defer src="../vendor/mathjax/tex-chtml.js"></script>
-<style>html{{scroll-snap-type:y mandatory;background:#14181c;color:#ced6dd}}body{{margin:0;
-font:clamp(1rem,2.3vmin,2rem)/1.45 system-ui}}section{{box-sizing:border-box;min-height:100vh;scroll-snap-align:start;
-padding:4vmin 7vmin;display:flex;flex-direction:column;justify-content:center;gap:2vmin;page-break-after:always}}
-h1{{font-size:2.4em}}h1,h2,p{{margin:0}}h2{{font-size:1.5em}}img{{max-width:100%;max-height:62vh;object-fit:contain;align-self:center}}
-li{{margin:.4em 0}}footer{{opacity:.7;font-size:.7em}}a{{color:#5ab4f0}}@media print{{html{{background:#14181c;
-print-color-adjust:exact;-webkit-print-color-adjust:exact}}}}</style></head><body><main>
+<title>{title}: slides</title><link rel="icon" href="data:,"><script defer src="../vendor/mathjax/tex-chtml.js"></script>
+<style>html{{scroll-snap-type:y proximity;background:#14181c;color:#ced6dd}}
+body{{margin:0;font:clamp(1rem,2.9vmin,2rem)/1.4 system-ui}}
+section{{box-sizing:border-box;min-height:100vh;scroll-snap-align:start;padding:3vmin 7vmin;
+display:flex;flex-direction:column;justify-content:center;gap:2vmin;page-break-after:always}}
+h1{{font-size:2em}}h1,h2,p{{margin:0}}h2{{font-size:1.4em}}ul{{margin:0}}li{{margin:.35em 0}}
+footer{{opacity:.8;font-size:.7em}}a{{color:#5ab4f0}}.wide{{overflow:auto hidden;max-width:100%}}
+.wide img{{display:block;height:58vh;max-width:100%;object-fit:contain;margin:auto}}
+@media(max-width:600px){{.wide img{{height:auto;max-width:40rem}}section{{padding:1rem}}}}
+@media print{{@page{{size:A4 landscape}}
+html{{background:#14181c;print-color-adjust:exact;-webkit-print-color-adjust:exact}}}}</style></head><body><main>
 {slides}
 </main></body></html>
 """
@@ -38,22 +54,27 @@ def deck(name: str, text: str) -> str:
     """The slides of a chapter from its page, whose records are filled in.
 
     Raises:
-        ValueError: the page has no title, aims or summary.
+        ValueError: the page has no title, aims or summary, or makes too many slides.
     """
+    titles = {label: heading for heading, label in STATED.findall(text)}
+    text = PROVED.sub(lambda m: f"“{titles.get(m[1], m[1])}”", text)
     title = re.search(r"^# (.+)$", text, re.M)
     aims = re.search(r"^\*\*After this chapter you can\*\*\s+((?:- .+\n(?:  .+\n)*)+)", text, re.M)
     summary = re.search(r"^## Summary\n+(.+?)(?=^## |\Z)", text, re.M | re.S)
     if not (title and aims and summary):
         raise ValueError(f"{name}: a deck needs a title, 'After this chapter you can' and '## Summary'")
-    shown = [(match.start(), _figure(match)) for match in FENCE.finditer(text)][: MOST - 4]
-    shown += [(match.start(), _formula(match)) for match in list(MATH.finditer(text))[: MOST - 3 - len(shown)]]
+    shown = [(m.start(), _figure(m)) for m in FENCE.finditer(text) if m["what"] not in LEFT_OUT]
+    shown += [(m.start(), _formula(m)) for m in MATH.finditer(text) if FORMULAS & set(m["options"].split())]
+    if len(shown) > MOST - 2:
+        raise ValueError(f"{name}: a deck has at most {MOST} slides, this one {len(shown) + 2}: see LEFT_OUT")
     headings = [(match.start(), match[1]) for match in HEADING.finditer(text)]
-    bodies = [f"<h1>{_inline(title[1])}</h1>{_list(re.split(r'^- ', aims[1], flags=re.M)[1:])}"]
+    learnt = _list(re.split(r"^- ", aims[1], flags=re.M)[1:])
+    bodies = [f"<h1>{_inline(title[1])}</h1><p>After this lesson you can</p>{learnt}"]
     for place, body in sorted(shown):
         over = [heading for start, heading in headings if start < place]
         bodies.append(f"<h2>{_inline(over[-1] if over else title[1])}</h2>{body}")
     said = re.split(r"(?<=[.!?])\s+(?=[A-Z$])", " ".join(summary[1].split()))
-    bodies.append(f"<h2>Summary</h2>{_list(said[:7])}")
+    bodies.append(f"<h2>Summary</h2>{_list(said)}")
     foot = '<footer>{at} of {all} · <a href="../../book/{name}.html">{title}</a></footer>'
     feet = [foot.format(at=at, all=len(bodies), name=name, title=_inline(title[1])) for at in range(1, len(bodies) + 1)]
     slides = "\n".join(f"<section>{body}{end}</section>" for body, end in zip(bodies, feet, strict=True))
@@ -81,11 +102,16 @@ def _figure(match: re.Match[str]) -> str:
     options = {found["key"]: found["value"] for found in OPTION.finditer(match["options"])}
     source = f"../pictures/{match['what'].replace('.', '-')}.svg"
     alt = html.escape(options.get("alt", ""), quote=True)
-    return f'<img src="{source}" alt="{alt}"><p>{_inline(match["caption"])}</p>'
+    return _wide("figure", f'<img src="{source}" alt="{alt}">') + f"<p>{_inline(match['caption'])}</p>"
 
 
 def _formula(match: re.Match[str]) -> str:
-    return f"<p>\\[{html.escape(match['body'].strip())}\\]</p>"
+    return _wide("formula", f"\\[{html.escape(match['body'].strip())}\\]")
+
+
+def _wide(what: str, body: str) -> str:
+    """What may be wider than a phone scrolls in its own box, by the keyboard too."""
+    return f'<div class="wide" tabindex="0" role="group" aria-label="{what}">{body}</div>'
 
 
 def _list(items: list[str]) -> str:
@@ -101,7 +127,7 @@ def _inline(text: str) -> str:
 
 
 def _words(match: re.Match[str]) -> str:
-    return "the figure" if match["kind"] == "numref" else match["text"]
+    return {"numref": "the figure", "eq": "the formula"}.get(match["kind"], match["text"])
 
 
 def _marked(text: str) -> str:

@@ -21,11 +21,22 @@ HIDDEN = re.compile(r"^:[\w-]+:[^\n]*$|\{[\w:-]+\}`[^`]*`|^\|[^\n]*$", re.M)  # 
 DISPLAY = re.compile(r"^\$\$.*?^\$\$|^```\{math\}.*?^```", re.M | re.S)
 PROMISE = re.compile(r"\*Theory about (?P<theory>\d+) minutes, exercises about (?P<exercises>\d+)")
 EXERCISE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{exercise\}[^\n]*\n(?P<body>.*?)^(?P=fence)", re.M | re.S)
+OPENING = re.compile(r"\A# [^\n]+\n\n(?P<said>[A-Z*][^\n]*(?:\n[^\n`]+)*)\n\n```\{explorable\}")
+OPENING_WORDS = 40  # more, and a phone's first screen has no room for the picture
 ASKED = re.compile(r"(?P<minutes>\d+) minutes")
 FIGURE = re.compile(
     r"^(?P<fence>`{3,}|:{3,})\{(?P<kind>figure|picture|image)\}[^\n]*\n(?P<body>.*?)^(?P=fence)", re.M | re.S
 )
 INLINE = re.compile(r"!\[[^\]]*\]\([^)]+\)")
+
+
+def opening(name: str, page: str) -> list[str]:
+    """The first screen answers the page's question: a sentence or two, and a picture that moves."""
+    found = OPENING.match(page)
+    if not found:
+        return [f"{name}: does not begin with a title, a sentence and an explorable"]
+    count = len(found["said"].split())
+    return [f"{name}: {count} words before the first picture, at most {OPENING_WORDS}"] if count > OPENING_WORDS else []
 
 
 def figures(name: str, page: str) -> list[str]:
@@ -72,17 +83,24 @@ def minutes(page: str) -> tuple[int, int]:
 
 
 def promises(name: str, page: str) -> list[str]:
-    """What the first line says of a reader's time agrees with what is counted, and the theory can be read at one go."""
+    """What a chapter says of a reader's time agrees with what is counted, and the theory can be read at one go."""
     found = [f"{name}: {count:,} words of theory, at most {WORDS:,}: fold"] if (count := words(page)) > WORDS else []
     told = PROMISE.search(page)
     if not told:
         return [*found, f"{name}: no line '*Theory about ... minutes, exercises about ...'"]
-    for what, counted in zip(("theory", "exercises"), minutes(page)):
-        if abs(int(told[what]) - counted) > max(5, OFF * counted):
-            found.append(f"{name}: says {what} about {told[what]} minutes, counted are {counted}")
-    return found
+    counted = dict(zip(("theory", "exercises"), minutes(page)))
+    return found + [f"{name}: {problem}" for problem in untrue(told, counted)]
+
+
+def untrue(told: re.Match[str], counted: dict[str, int]) -> list[str]:
+    """The promised minutes, by the groups of ``told``, that are far from what is counted."""
+    return [
+        f"says {what} about {told[what]} minutes, counted are {found}"
+        for what, found in counted.items()
+        if abs(int(told[what]) - found) > max(5, OFF * found)
+    ]
 
 
 def check(name: str, page: str) -> list[str]:
     """Every gate on one chapter."""
-    return figures(name, page) + promises(name, page)
+    return opening(name, page) + figures(name, page) + promises(name, page)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools import notebook_paths
+from tools.gates.labs import CAPTION_WORDS, PROMISE
 from tools.run_notebooks import code_cells, text
 
 MIN_ALT = 30
@@ -21,6 +22,9 @@ NOISE = re.compile(
     r"|Warning: ",
     re.M,
 )
+SECONDS = {"one": 60, "two": 120}  # as the first cell says, and measured may be a third or three times as many
+SHOWN = ("image/png", "image/jpeg", "image/svg+xml")
+SLIDER = 'class="xai-slider"'
 MOST = 20_000  # characters that one cell may print onto a page
 IMAGE = re.compile(r"<img\b[^>]*>", re.I)
 ALT = re.compile(r"\balt\s*=\s*(\"([^\"]*)\"|'([^']*)')", re.I)
@@ -128,12 +132,30 @@ def alt_texts(notebook: dict) -> list[str]:
     return found
 
 
+def captioned(notebook: dict) -> list[str]:
+    """Each figure, one that moves too, has a caption on the page and with it a number."""
+    found = []
+    for at, cell in enumerate(code_cells(notebook)):
+        data = [output.get("data", {}) for output in cell["outputs"]]
+        shown = any(kind in each for each in data for kind in SHOWN)
+        moves = any(SLIDER in "".join(each.get("text/html", "")) for each in data)
+        caption = cell["metadata"].get("mystnb", {}).get("figure", {}).get("caption", "")
+        if (shown or moves) and len(caption.split()) < CAPTION_WORDS:
+            found.append(f"code cell {at} shows a {'slider' if moves else 'figure'} without a caption")
+    return found
+
+
 def measured(notebook: dict) -> list[str]:
-    """What a page says of its cost is true: memory within the budget, and every network trained there."""
+    """What a page says of its cost is true: memory within the budget, minutes, every network trained there."""
     about = notebook["metadata"].get("xai_course", {})
     found, limit = [], re.search(r"(\d+) GB", about.get("budget", ""))
     if limit and about["memory_mb"] > 1024 * int(limit[1]):
         found.append(f"it took {about['memory_mb']} MB of memory, its budget is {about['budget']}")
+    told = PROMISE.search(text(notebook["cells"][0])) if notebook["cells"] else None
+    if told and about.get("profile") == "smoke":
+        wanted, took = SECONDS[told["computing"]], about["cpu_seconds"]
+        if not wanted / 3 <= took <= 3 * wanted:
+            found.append(f"it says that its cells compute for {told['computing']} minutes, they took {took} s")
     for at, cell in enumerate(code_cells(notebook)):
         if any(KEPT in output_text(output) for output in cell["outputs"]):
             found.append(f"code cell {at} loads a network of an earlier run; pages show fresh ones")
@@ -150,7 +172,7 @@ def readable(notebook: dict) -> list[str]:
     return found
 
 
-GATES = (no_errors, all_executed, quiet, widgets_healthy, alt_texts, measured, readable)
+GATES = (no_errors, all_executed, quiet, widgets_healthy, alt_texts, captioned, measured, readable)
 
 
 def check(notebook: dict) -> list[str]:

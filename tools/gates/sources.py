@@ -11,7 +11,7 @@ import yaml
 
 from tools import assignment_paths, bootstrap, default_repo, notebook_paths, quiz
 from tools.gates import chapters as theory
-from tools.gates import labs, masters
+from tools.gates import labs, masters, prose
 from tools.run_notebooks import code_cells, text
 
 MAX_LINES = 20
@@ -27,6 +27,7 @@ MYST = re.compile(
 )
 CODE_FENCE = re.compile(r"^(`{3,}|~{3,})[^{\n]*\n.*?^\1\s*$", re.M | re.S)
 MATH = re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.S)
+LAB = re.compile(r"\[lab\]\(\.\./notebooks/(?P<file>\w+\.ipynb)\)\s+takes\s+about\s+(?P<lab>\d+)\s+minutes")
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
 
 
@@ -150,6 +151,26 @@ def check_all(root: Path) -> list[str]:
     repo, paths = default_repo(root), [*notebook_paths(root), *assignment_paths(root)]
     found = [f"{path.relative_to(root)}: {p}" for path in paths for p in check(path, repo)]
     found += [problem for path in notebook_paths(root) for problem in labs.check(path)]
+    for path in [*sorted((root / "book").rglob("*.md")), *notebook_paths(root)]:
+        found += prose.check(path.relative_to(root).as_posix(), running_text(path))
     pages = chapters(yaml.safe_load((root / "_toc.yml").read_text("utf-8")))
     texts = {name: (root / name).read_text("utf-8") for name in pages}
+    found += [problem for name, page in texts.items() for problem in lab_time(name, page, root)]
     return found + [p for name, text in texts.items() for p in quiz_of(name, text) + theory.check(name, text)]
+
+
+def running_text(path: Path) -> str:
+    """A page's Markdown, or that of all cells of a notebook."""
+    if path.suffix == ".md":
+        return path.read_text("utf-8")
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    return "\n\n".join(text(cell) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def lab_time(name: str, page: str, root: Path) -> list[str]:
+    """A chapter names its lab and how long it takes, exercises and all."""
+    told = LAB.search(page)
+    if not told:
+        return [f"{name}: no '[lab](../notebooks/...) takes about ... minutes'"]
+    counted = sum(labs.minutes(json.loads((root / "notebooks" / told["file"]).read_text("utf-8"))))
+    return [f"{name}: {problem}" for problem in theory.untrue(told, {"lab": counted})]

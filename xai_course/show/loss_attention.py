@@ -21,7 +21,7 @@ def cut_figure(logits: Tensor, cutoff: float):
     alpha, before = (weights.numpy() for weights in loss_attention(logits, cutoff))
     with canvas(6.2, 2.4) as (figure, axis):
         at = np.arange(len(before))
-        axis.bar(at - 0.2, before, 0.4, label="share of length (5a)", color=CYCLE[5])
+        axis.bar(at - 0.2, before, 0.4, label="share of length (5a)", color="0.65")
         axis.bar(at + 0.2, alpha, 0.4, label="after the cut (5b)", color=CYCLE[0])
         axis.axhline(cutoff / len(before), color=CYCLE[1], lw=1, ls="--", label=f"ξ/M, ξ = {cutoff:g}")
         kept = int((alpha > 0).sum())

@@ -48,7 +48,8 @@ def simplex():
             drawn = axis.tricontourf(x, y, value.clamp_max(3), levels=12)
             figure.colorbar(drawn, ax=axis, shrink=0.7)
             _arrows(axis, _triangle(10), loss)
-            axis.set(title=title, aspect="equal")
+            axis.set_title(title, pad=14)
+            axis.set(aspect="equal")
             bare(axis)
             for name, at in (("1", (-0.04, -0.07)), ("2", (1.02, -0.07)), ("3", (0.56, 0.85))):
                 axis.text(*at, name)

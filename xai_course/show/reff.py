@@ -21,7 +21,8 @@ def _numbers(axis, values: Tensor, text: str = "{:.2g}", **how) -> None:
     """A small matrix with its numbers written in, black or white by the background."""
     drawn = axis.imshow(values.numpy(), **how)
     for (i, j), value in np.ndenumerate(values.numpy()):
-        colour = "black" if sum(drawn.cmap(drawn.norm(value))[:3]) > 1.5 else "white"
+        # Not quite black: pages in dark mode turn black ink into light ink, and this stands on a light cell.
+        colour = "#010101" if sum(drawn.cmap(drawn.norm(value))[:3]) > 1.5 else "white"
         axis.text(j, i, text.format(value), ha="center", va="center", color=colour, fontsize=8)
     bare(axis)
 

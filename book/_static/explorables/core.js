@@ -48,11 +48,11 @@ const Explorable = (() => {
   }
 
   /* Drawings that stand side by side where there is room and below each other on a phone. Each begins at `from` on a
-  common ruler, so that one layout holds for all of them. */
+  common ruler, so that one layout holds for all of them; one that needs less of the height says how much. */
   function drawings(stage, height, parts) {
     const row = element(stage, "div", { class: "ex-drawings" });
-    return parts.map(([from, to, label]) => element(row, "svg", {
-      viewBox: `${from} 0 ${to - from} ${height}`, role: "group", "aria-label": label, class: "ex-drawing",
+    return parts.map(([from, to, label, own = height]) => element(row, "svg", {
+      viewBox: `${from} 0 ${to - from} ${own}`, role: "group", "aria-label": label, class: "ex-drawing",
       style: `flex: ${to - from} 1 ${Math.min(300, 0.85 * (to - from))}px; max-width: ${1.25 * (to - from)}px`,
     }));
   }

@@ -31,7 +31,7 @@ classes changes every picture and no probability. Chapter 1, propositions "Nothi
 
   function mount(stage) {
     let maps = start();
-    const [svg, right] = drawings(stage, 260, [[0, 460, "Three class maps with their logits"], [460, 620, "Probabilities of the classes"]]);
+    const [svg, right] = drawings(stage, 260, [[0, 460, "Three class maps with their logits"], [460, 620, "Probabilities of the classes", 135]]);
     const pictures = NAMES.map((name, k) => {
       const x = 12 + k * 150;
       label(svg, x, 18, `evidence for ${name}`);

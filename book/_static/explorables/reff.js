@@ -75,7 +75,7 @@ Chapter 6: the square of the outside part (ReFF, Eq. 3) against its sum (the Ene
 
   function mount(stage) {
     let [kind, corner] = ["outside", [0, 0]];
-    const [svg, right] = drawings(stage, 310, [[0, 240, "An image with an object and a cue"], [255, 620, "The accuracy over training"]]);
+    const [svg, right] = drawings(stage, 310, [[0, 240, "An image with an object and a cue", 275], [255, 620, "The accuracy over training"]]);
     label(svg, 12, 18, "the map (tap moves the cue)");
     const picture = heat(svg, {
       x: 12, y: 28, size: 216, n: N, name: "Map, the frame is the object", frame: OBJECT,
