@@ -34,7 +34,8 @@ STATED = re.compile(r"\{prf:\w+\} ([^\n]+)\n:label: (\S+)")
 PROVED = re.compile(r"\{prf:ref\}`([\w-]+)`")
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}: slides</title><link rel="icon" href="data:,"><script defer src="../vendor/mathjax/tex-chtml.js"></script>
+<title>{title}: slides</title><link rel="icon" href="data:,">
+<script defer src="../vendor/mathjax/tex-chtml.js"></script>
 <style>html{{scroll-snap-type:y proximity;background:#14181c;color:#ced6dd}}
 body{{margin:0;font:clamp(1rem,2.9vmin,2rem)/1.4 system-ui}}
 section{{box-sizing:border-box;min-height:100vh;scroll-snap-align:start;padding:3vmin 7vmin;

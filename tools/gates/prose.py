@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 
 MOST = 2  # numbers in a sentence
-MORE = {"book/masks.md": 3}  # sentences that set three claims side by side, still to be split
 SEEDS = 5  # times that a page may say "(3 seeds)" in running text
 BLOCK = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<kind>[\w:-]+)\}[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.M | re.S)
 TEXT = re.compile(r"prf:(?!proof)\w+|admonition|dropdown|solution|quiz|note|tip|picture|explorable|figure|margin|div")
@@ -59,11 +58,10 @@ def numbers(sentence: str) -> int:
 
 def check(name: str, page: str) -> list[str]:
     """Sentences with too many numbers, and how often the number of seeds is said again."""
-    most = MORE.get(name, MOST)
     found = [
-        f"{name}: {count} numbers in a sentence, at most {most}: {sentence[:90]}"
+        f"{name}: {count} numbers in a sentence, at most {MOST}: {sentence[:90]}"
         for sentence in sentences(page)
-        if (count := numbers(sentence)) > most
+        if (count := numbers(sentence)) > MOST
     ]
     said = len(SEEDED.findall(running(page)))
     return found + ([f"{name}: says {said} times how many seeds, at most {SEEDS}"] if said > SEEDS else [])

@@ -49,7 +49,8 @@ def slider(figure: Callable[[object], object], values: Sequence[object], label: 
     return HTML(
         f'<div class="xai-slider"><label>{label}: <output>{html.escape(str(values[start]))}</output><br>'
         f'<input type="range" min="0" max="{len(values) - 1}" value="{start}" step="1" aria-label="{label}" '
-        f'aria-valuetext="{html.escape(str(values[start]))}" style="width:28rem;max-width:90%" oninput="{move}"></label>'
+        f'aria-valuetext="{html.escape(str(values[start]))}" style="width:28rem;max-width:90%" '
+        f'oninput="{move}"></label>'
         f"<div>{images}</div></div>"
     )
 
