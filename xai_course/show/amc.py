@@ -169,8 +169,8 @@ def lottery(values: Tensor, everything: float):
 def hinge(margin: float = 0.5):
     """The loss of a pair against its angle, same class and other class (Eq. 2)."""
     t = torch.linspace(0, pi, 200)
-    same = {name: torch.full_like(t, each, dtype=torch.bool) for name, each in (("same", True), ("other", False))}
-    lines = {f"{name} class": (t, contrastive(t, each, margin)) for name, each in same.items()}
+    same = {"same class": torch.ones_like(t, dtype=torch.bool), "other class": torch.zeros_like(t, dtype=torch.bool)}
+    lines = {name: (t, contrastive(t, each, margin)) for name, each in same.items()}
     figure = curves(lines, 4.6, 2.4, xlabel="angle θ (rad)", ylabel="loss of the pair", ylim=(-0.1, 3), xlim=(0, pi))
     figure.axes[0].axvline(margin, color="0.6", lw=0.8, ls=":")
     return figure

@@ -13,8 +13,7 @@ SCORES = {"energy_in_mask": "energy in the mask", "pointing": "pointing game", "
 
 def same_image_two_maps(images: Tensor, maps: Mapping[str, Tensor]):
     """Images in the first row, below it one row of maps ``[B, H, W]`` for each named network."""
-    rows = [list(images), *(list(m) for m in maps.values())]
-    return image_grid(rows, labels=["image", *maps], size=1.1)
+    return image_grid([list(images), *map(list, maps.values())], labels=["image", *maps], size=1.1)
 
 
 def enlarged(maps: Tensor, size) -> Tensor:

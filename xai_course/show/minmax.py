@@ -131,7 +131,8 @@ def player(step: Step, truth: Tensor, images: int = 4):
 def compare(images: Tensor, truth: Tensor, maps: Mapping[str, Tensor]):
     """Figs. 3 and 6-12: images, true masks, and each method's binary mask with its F1+ / F1- in per cent below."""
     titles = ("image", "truth", *maps)
-    with canvas(1.25 * len(titles), 1.5 * len(images), len(titles), len(images), titles) as (figure, axes):
+    size, bare_axes = (1.25 * len(titles), 1.5 * len(images)), {"xticks": (), "yticks": ()}
+    with canvas(*size, len(titles), len(images), titles, subplot_kw=bare_axes) as (figure, axes):
         for i, row in enumerate(axes):
             draw(row[0], images[i])
             draw(row[1], truth[i].float())
@@ -140,8 +141,6 @@ def compare(images: Tensor, truth: Tensor, maps: Mapping[str, Tensor]):
                 draw(axis, cut[0].float())
                 scores = [100 * float(f(cut, truth[i : i + 1])) for f in (f1_foreground, f1_background)]
                 axis.set_xlabel("{:.0f} / {:.0f}".format(*scores))
-            for axis in row:
-                axis.set(xticks=[], yticks=[])
     return figure
 
 
@@ -188,11 +187,10 @@ def bars(values: Mapping[str, Sequence[float]], label: str, baseline: str = ""):
     return figure
 
 
-def trust_curves(curves: Mapping[str, Sequence[float]], label: str):
+def trust_curves(found: Mapping[str, Sequence[float]], label: str):
     """Shares in per cent, one line per rule, against the step t of the recursion."""
-    with canvas(6.2, 2.6) as (figure, axis):
-        for name, values in curves.items():
-            axis.plot(range(len(values)), _percent(values), "o-", label=name)
-        axis.set(xlabel="step t of the recursion", ylabel=label, xticks=range(max(map(len, curves.values()))))
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    lines = {name: (range(len(shares)), _percent(shares), {"marker": "o"}) for name, shares in found.items()}
+    steps = range(max(map(len, found.values())))
+    figure = curves(lines, 6.2, 2.6, xlabel="step t of the recursion", ylabel=label, xticks=steps)
+    figure.axes[0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -137,9 +137,8 @@ def examples_and_bars(images: Tensor, group: Mapping[str, Any], title: str):
         top.suptitle(title, fontsize=9)
         axis = bottom.subplots()
         for r, name in enumerate(("ce", "reff", "energy")):
-            record = group.get(name)
-            values = record.metrics["accuracy"].values if record is not None else ()
-            if values:
+            if record := group.get(name):
+                values = record.metrics["accuracy"].values
                 axis.barh(r, sum(values) / len(values), color=CYCLE[r], alpha=0.55)
                 axis.plot(values, [r] * len(values), ".", color=CYCLE[r])
             else:

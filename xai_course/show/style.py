@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..data.files import course_file
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -20,25 +22,12 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000
 
 @contextmanager
 def style():
-    """Matplotlib settings for every figure of the book: white ground (also in dark mode), 9 pt, two spines."""
+    """Matplotlib settings for every figure of the book, those of ``data/figures.mplstyle`` and the colours above."""
     import matplotlib.pyplot as plt
     from cycler import cycler
 
-    settings: Any = {
-        "figure.facecolor": "white",
-        "savefig.facecolor": "white",
-        "figure.dpi": 110,
-        "figure.constrained_layout.use": True,
-        "font.size": 9,
-        "axes.titlesize": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.prop_cycle": cycler(color=CYCLE),
-        "axes.grid": False,
-        "image.cmap": MAP_COLOURS,
-        "legend.frameon": False,
-    }
-    with plt.rc_context(settings):
+    colours: Any = {"axes.prop_cycle": cycler(color=CYCLE), "image.cmap": MAP_COLOURS}
+    with plt.style.context([course_file("figures.mplstyle"), colours]):
         yield
 
 
