@@ -322,7 +322,7 @@ def test_figures_draw_from_small_input():
             {"accuracy": found, "energy": found}, {key: {"a": "open", "b": "lower"} for key in ("accuracy", "energy")}
         ),
         show.trade_off({"a": ([0.1, 0.2], [0.3, 0.4])}, {"whole": 0.2}, ("x", "y")),
-        show.column({"plain": {"a": [0.1, 0.2], "b": [0.3]}, "noisy": {"b": [0.4]}}, "accuracy", {"whole": 0.2}),
+        show.column({"plain": {"a": [0.1, 0.2], "b": [0.3]}, "noisy": {"b": [0.4]}}, "accuracy"),
     )
     for figure in figures:
         figure.canvas.draw()

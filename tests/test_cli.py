@@ -22,7 +22,8 @@ def listed(capsys, *arguments: str) -> list[dict]:
 def test_a_paper_a_table_and_a_pattern_name_rows():
     papers = [e for e in experiments().values() if e.paper == "amc"]
     assert matching("amc") == papers and {e.item for e in matching("amc/digits")} == {"digits"}
-    assert matching("amc/*") == papers and [e.name for e in matching("amc/digits/ce")] == ["amc/digits/ce"]
+    assert matching("amc/") == matching("amc/*") == papers
+    assert [e.name for e in matching("amc/digits/ce")] == ["amc/digits/ce"]
 
 
 def test_a_list_is_narrowed_by_preset_data_and_missing_records(capsys):
@@ -31,6 +32,7 @@ def test_a_list_is_narrowed_by_preset_data_and_missing_records(capsys):
     missing = listed(capsys, "--missing", "--preset", "colab", "--data", "cifar10")
     assert missing and all("colab" in row["presets"] and "colab" not in row["records"] for row in missing)
     assert all("cifar10" in str(experiments()[row["name"]].data) for row in missing)
+    assert listed(capsys, "--data", "CIFAR10") == listed(capsys, "--data", "cifar10")
     assert not {row["name"] for row in missing} & {row["name"] for row in listed(capsys, "--data", "cifar100")}
     kept = {row["name"] for row in everything if not row["records"]}
     assert {row["name"] for row in listed(capsys, "--missing")} == kept
@@ -107,7 +109,11 @@ def test_rows_without_the_preset_are_left_out_and_counted(started, capsys):
     [
         (["run"], "the following arguments are required: pattern (see xai-course run --help)"),
         (["run", "amc", "--preset", "huge"], "argument --preset: invalid choice: 'huge'"),
-        (["list", "nope"], "unknown experiment 'nope'"),
+        (["list", "nope"], "unknown experiment 'nope'\n"),
+        (["list", "amk"], "unknown experiment 'amk': did you mean 'amc'?"),
+        (["list", "AMC/Digitz"], "unknown experiment 'AMC/Digitz': did you mean 'amc/digits'?"),
+        (["list", "amc/digitz/ce"], "unknown experiment 'amc/digitz/ce': did you mean 'amc/digits/ce'?"),
+        (["list", "amc/*/x"], "unknown experiment 'amc/*/x'\n"),
         (["list", "--data", "cifr10"], "unknown data set 'cifr10': did you mean 'cifar10'?"),
         (["report", "amk"], "unknown paper 'amk': did you mean 'amc'?"),
         (["run", "mse_99"], "did you mean 'hnc/keep_top/mse_9'?"),

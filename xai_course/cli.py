@@ -100,7 +100,7 @@ def _list(options: argparse.Namespace) -> int:
 
     rows = matching(options.pattern)
     if options.data:
-        rows = _on(options.data, rows)
+        rows = _on(options.data.lower(), rows)
     about = []
     for experiment in rows:
         found = records.available(experiment.name)

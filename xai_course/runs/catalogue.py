@@ -46,6 +46,10 @@ def find(name: str) -> Experiment:
 
 def matching(pattern: str) -> list[Experiment]:
     """All experiments of a paper (``hnc``), of a table (``hnc/table1``), or of a shell pattern (``hnc/*/mse_1``)."""
+    pattern = pattern.rstrip("/")
     below = [name for name in experiments() if name.startswith(f"{pattern}/")]
     names = below or fnmatch.filter(experiments(), pattern)
-    return [experiments()[n] for n in names] if names else [find(pattern)]
+    if not names:
+        tables = {name.rpartition("/")[0] for name in experiments()}
+        raise ValueError(unknown("experiment", pattern, [*PAPERS, *tables, *experiments()]))
+    return [experiments()[name] for name in names]

@@ -42,10 +42,11 @@ Fields = dict[str, Any]
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """What to say of a name that is not ``known``, with one that is near, as a whole or in its last part."""
-    last = {one.rpartition("/")[2]: one for one in known}
-    near = difflib.get_close_matches(name, last.values(), n=1, cutoff=0.6)
-    near = near or [last[part] for part in difflib.get_close_matches(name, last, n=1, cutoff=0.75)]
-    return f"unknown {kind} {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
+    whole = {one.lower(): one for one in known}
+    last = {one.rpartition("/")[2]: one for one in whole}
+    near = difflib.get_close_matches(name.lower(), whole, n=1, cutoff=0.65)
+    near = near or [last[part] for part in difflib.get_close_matches(name.lower(), last, n=1, cutoff=0.75)]
+    return f"unknown {kind} {name!r}" + (f": did you mean {whole[near[0]]!r}?" if near else "")
 
 
 @functools.cache

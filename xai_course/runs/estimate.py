@@ -17,19 +17,14 @@ def plan_text(chosen: Iterable[Experiment], preset: str, seeds: int) -> str:
     """
     rows = list(chosen)
     text = f"{len(rows) * seeds} trainings ({len(rows)} rows × {seeds} seeds at {preset}), "
-    known = _seconds(preset)
+    there = (name for name in experiments() if records.record_path(name, preset).exists())
+    known = {name: statistics.fmean(records.load(name, preset).seconds) for name in there}
     if not known:
         return f"{text}time unknown: no row has a record at {preset}"
     own = sum(row.name in known for row in rows)
     total = seeds * sum(known.get(row.name) or known[_nearest(row.name, known)] for row in rows)
     source = f"{own} of {len(rows)} rows by their own records" + ", the others by the nearest row's" * (own < len(rows))
     return f"{text}about {words(total)}: {source}"
-
-
-def _seconds(preset: str) -> dict[str, float]:
-    """Mean seconds of a seed, of every row that has a record at ``preset``."""
-    there = (name for name in experiments() if records.record_path(name, preset).exists())
-    return {name: statistics.fmean(records.load(name, preset).seconds) for name in there}
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -136,12 +137,13 @@ def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = T
 
     from accelerate.utils import set_seed
 
-    spent = _cpu_seconds()
+    spent = sum(os.times()[:4])  # by this process and its children that have ended
     splits = experiment.data(preset=preset, seed=seed)
     set_seed(seed)
     method = experiment.method(experiment.net(splits))
     plan = experiment.preset(preset)
-    _restart_peak_memory()
+    if torch.cuda.is_available():  # else a seed would be told the peak of the seeds and rows before it
+        torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     history = fit(
         method, splits.train, plan, seed=seed, out=folder, resume=resume, augment=experiment.augment, quiet=quiet
@@ -155,7 +157,7 @@ def run_seed(experiment: Experiment, preset: str, seed: int, *, resume: bool = T
         "curves": {k: [round(epoch[k], 5) for epoch in history] for k in history[0] if k not in ("seconds", "lr")},
         "data": {"name": splits.name, "fingerprint": splits.fingerprint},
         "seconds": round(seconds, 2),
-        "cpu_seconds": round(_cpu_seconds() - spent, 2),
+        "cpu_seconds": round(sum(os.times()[:4]) - spent, 2),
         "memory_mb": _peak_memory_mb(),
         "device": device_name(plan.precision),
     }
@@ -195,7 +197,7 @@ def collect(
         settings=experiment.settings(preset),
         data={"name": results[0]["data"]["name"], "fingerprints": fingerprints},
         device=", ".join(sorted({r["device"] for r in results})),
-        versions=versions(),
+        versions={"python": platform.python_version(), **{p: version(p) for p in ("torch", "torchvision", "numpy")}},
         commit=commit(experiment.at(preset).files()),
         code=experiment.at(preset).code(),
         seconds=tuple(r["seconds"] for r in results),
@@ -206,13 +208,6 @@ def collect(
     if save:
         records.save(record, force=force)
     return record
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    from importlib.metadata import version
-
-    return {"python": platform.python_version(), **{p: version(p) for p in ("torch", "torchvision", "numpy")}}
 
 
 def commit(files: Iterable[Path]) -> str:
@@ -228,23 +223,12 @@ def commit(files: Iterable[Path]) -> str:
         return "unknown"
 
 
-def _cpu_seconds() -> float:
-    """Of this process and its children that have ended."""
-    return sum(os.times()[:4])
-
-
 def device_name(precision: str = "no") -> str:
     """What a record says of the hardware: the accelerator's name and what "auto" became, or the kind of processor."""
     if torch.cuda.is_available():
         resolved = half_precision(precision, "cuda") if precision == "auto" else None
         return torch.cuda.get_device_name() + (f", {resolved}".replace("torch.", "") if resolved else "")
     return f"CPU ({platform.machine()}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)})"
-
-
-def _restart_peak_memory() -> None:
-    """Else a seed would be told the peak of the seeds and rows before it."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
 
 
 def _peak_memory_mb() -> float:

@@ -160,11 +160,9 @@ def _trained(experiment: Experiment, profile: str, save: bool) -> Record:
     known = records.available(experiment.name)
     record = known.get(profile) or known.get("smoke")
     seeds = record.seeds if record else (0, 1, 2)
-    took = (
-        f"; the committed run took {sum(record.seconds):.0f} s on {record.device}"
-        if record and profile in known
-        else ""
-    )
+    took = ""
+    if record and profile in known:
+        took = f"; the committed run took {sum(record.seconds):.0f} s on {record.device}"
     colab.say_once(f"{experiment.name}: training {profile}, seeds {', '.join(map(str, seeds))}{took}")
     results = [run_seed(experiment, profile, seed, quiet=not live()) for seed in seeds]
     return collect(experiment, profile, seeds, results, force=save, save=save)

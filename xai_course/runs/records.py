@@ -95,7 +95,9 @@ def save(record: Record, *, force: bool = False) -> Path:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=True) + "\n"
     path = record_path(record.experiment, record.preset)
     with locked(path.parent):
-        earlier = _seeds(path)
+        earlier = 0
+        with contextlib.suppress(OSError, ValueError):  # none, or a damaged one
+            earlier = len(_read(path).seeds)
         if earlier > len(record.seeds) and not force:
             kept = f"{path} keeps its {earlier} seeds, this run has {len(record.seeds)}: `--force` replaces them"
             warnings.warn(kept, stacklevel=2)
@@ -103,13 +105,6 @@ def save(record: Record, *, force: bool = False) -> Path:
         return write_atomically(
             path, lambda file: file.write(text.encode()), "set XAI_COURSE_RESULTS to another folder"
         )
-
-
-def _seeds(path: Path) -> int:
-    """How many a sound record holds; 0 for none."""
-    with contextlib.suppress(OSError, ValueError):
-        return len(_read(path).seeds)
-    return 0
 
 
 def load(experiment: str, preset: str = "smoke") -> Record:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Container, Iterable, Sequence
-from itertools import groupby
 
 from ..data.batch import fingerprint
 from ..measure.metrics import metric
@@ -25,9 +24,8 @@ def report_markdown(paper: str, *items: str) -> str:
     for item in items:
         if item not in known:
             raise ValueError(unknown(f"item of {paper}", item, known))
-    groups = {name: list(group) for name, group in groupby(sorted(rows, key=lambda e: e.item), key=lambda e: e.item)}
     in_order = dict.fromkeys(e.item for e in rows)
-    return "\n\n".join(_table(name, groups[name]) for name in in_order)
+    return "\n\n".join(_table(item, [e for e in rows if e.item == item]) for item in in_order)
 
 
 def item_title(item: str) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..methods.amc import angle
 from ..methods.pairs import contrastive
-from .style import CYCLE, canvas, curves, sheet
+from .style import CYCLE, canvas, curves, sheet, sweep_figure
 
 CLASS_COLOURS = "tab10"
 
@@ -140,24 +140,17 @@ def _class_bar(figure, axes, dots) -> None:
 
 
 def weight_sweep(records: Mapping[float, Any], *, metrics: Sequence[str], labels: Sequence[str]):
-    """Metrics against the weight lambda w_max, mean and standard deviation over seeds; weight to `Record`."""
-    weights = sorted(records)
-    with canvas(2.4 * len(metrics), 2.3, len(metrics)) as (figure, axes):
-        for axis, metric, label in zip(axes, metrics, labels):
-            found = [records[w].metrics[metric] for w in weights]
-            places = range(len(weights))
-            axis.errorbar(places, [m.mean for m in found], [m.sd for m in found], fmt="o-", capsize=3)
-            axis.set(title=label, xlabel="weight λ·w_max", xticks=list(places), xticklabels=[f"{w:g}" for w in weights])
-    return figure
+    """Metrics against the weight lambda w_max, a dot per seed; weight to `Record`."""
+    return sweep_figure(dict(sorted(records.items())), dict(zip(metrics, labels)), "weight λ·w_max")
 
 
-def loss_curves(records: Mapping[str, Any], term: str = "classification"):
-    """One loss term (the total where a record has no such term) over the epochs, a line per seed."""
+def loss_curves(records: Mapping[str, Any]):
+    """The classification term (the total where a record has no terms) over the epochs, a line per seed."""
     with canvas(5.2, 2.6) as (figure, axis):
         for colour, (title, record) in zip(CYCLE, records.items()):
-            for k, curve in enumerate(record.curves.get(term, record.curves["total"])):
+            for k, curve in enumerate(record.curves.get("classification", record.curves["total"])):
                 axis.plot(range(1, len(curve) + 1), curve, color=colour, label=title if k == 0 else None)
-        axis.set(xlabel="epoch", ylabel=term.replace("_", " "), ylim=(0, None))
+        axis.set(xlabel="epoch", ylabel="classification", ylim=(0, None))
         axis.legend()
     return figure
 
@@ -176,8 +169,8 @@ def lottery(values: Tensor, everything: float):
 def hinge(margin: float = 0.5):
     """The loss of a pair against its angle, same class and other class (Eq. 2)."""
     t = torch.linspace(0, pi, 200)
-    same = {name: torch.full_like(t, each, dtype=torch.bool) for name, each in (("same", True), ("other", False))}
-    lines = {f"{name} class": (t, contrastive(t, each, margin)) for name, each in same.items()}
+    same = {"same class": torch.ones_like(t, dtype=torch.bool), "other class": torch.zeros_like(t, dtype=torch.bool)}
+    lines = {name: (t, contrastive(t, each, margin)) for name, each in same.items()}
     figure = curves(lines, 4.6, 2.4, xlabel="angle θ (rad)", ylabel="loss of the pair", ylim=(-0.1, 3), xlim=(0, pi))
     figure.axes[0].axvline(margin, color="0.6", lw=0.8, ls=":")
     return figure

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .style import CYCLE, canvas
+from .style import CYCLE, canvas, seed_rows
 
 COLOURS = {"open": "0.55", "higher": CYCLE[0], "lower": CYCLE[1]}
 
@@ -53,25 +53,12 @@ def trade_off(points: Mapping[str, tuple[Sequence[float], Sequence[float]]], tri
     return figure
 
 
-def column(values: Mapping[str, Mapping[str, Sequence[float]]], label: str, trivial: Mapping[str, float] | None = None):
-    """One column of the bench in all settings: a dot per seed, a line at the mean.
+def column(values: Mapping[str, Mapping[str, Sequence[float]]], label: str):
+    """One column of the bench in all settings: a dot per seed, a tick at the mean.
 
     Args:
         values: setting to (method to values); a method may be absent from a setting.
-        trivial: name to its value in the first setting, drawn as dotted lines there.
     """
-    methods = list(dict.fromkeys(name for rows in values.values() for name in rows))
-    width = 2.0 * len(values) + 1.9
-    with canvas(width, 0.26 * len(methods) + 0.9, len(values), sharey=True, sharex=True) as (figure, axes):
-        for axis, (setting, rows) in zip(axes, values.items()):
-            for name, seeds in rows.items():
-                place = methods.index(name)
-                axis.plot(seeds, [place] * len(seeds), ".", color=CYCLE[0], ms=5, alpha=0.6)
-                axis.plot(sum(seeds) / len(seeds), place, "|", color=CYCLE[1], ms=11, mew=2)
-            axis.set(title=setting, xlabel=label)
-        for name, value in (trivial or {}).items():
-            axes[0].axvline(value, color="0.6", ls=":", lw=1)
-            axes[0].annotate(name, (value, 1), xycoords=("data", "axes fraction"), rotation=90, va="top", fontsize=6)
-        axes[0].set(yticks=range(len(methods)), yticklabels=methods)
-        axes[0].invert_yaxis()
+    figure = seed_rows(values, 2.0, sharex=True)
+    figure.supxlabel(label, fontsize="medium")
     return figure

@@ -12,18 +12,17 @@ from ..maps import class_activation_map, gap_head
 from ..methods.hnc import mean_square, spatial_variance, squared_logit, uniform_divergence
 from ..methods.negatives import topk_negatives
 from ..nets.modes import evaluating
-from .style import CYCLE, bare, canvas, curves
+from .style import CYCLE, bare, canvas, curves, seed_rows
 
 SIGNED = "RdBu_r"  # diverging, centred at zero
 
 
-def _picture(figure, axis, values: Tensor, limit: float | None = None, bar: bool = True) -> None:
+def _picture(figure, axis, values: Tensor, limit: float | None = None) -> None:
     """A signed map with zero in the middle of the colours."""
     limit = float(values.abs().max()) if limit is None else limit
     drawn = axis.imshow(values.numpy(), cmap=SIGNED, vmin=-limit - 1e-12, vmax=limit + 1e-12)
     bare(axis)
-    if bar:
-        figure.colorbar(drawn, ax=axis, shrink=0.7)
+    figure.colorbar(drawn, ax=axis, shrink=0.7)
 
 
 # --- toy maps: Fig. 3 -------------------------------------------------------------------------------------------------
@@ -156,20 +155,14 @@ def _ranked(net, image: Tensor, label: int, k: int) -> tuple[Tensor, list[int], 
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-def compare(records: Mapping[str, Any], metrics: Sequence[str], *, reference: str = "ce"):
-    """One panel per metric, one line per record: every seed as a dot, the mean as a bar, the reference dotted."""
-    with canvas(1.2 + 2.3 * len(metrics), 0.6 + 0.24 * len(records), len(metrics), sharey=True) as (figure, axes):
-        for axis, metric in zip(axes, metrics):
-            for i, (name, record) in enumerate(records.items()):
-                values = record.metrics[metric].values
-                colour = CYCLE[0] if name == reference else CYCLE[1] if name.startswith(("mse", "kd")) else CYCLE[2]
-                axis.plot(values, [i] * len(values), "o", ms=4, alpha=0.6, color=colour)
-                axis.plot([record.metrics[metric].mean], [i], "|", ms=13, mew=2, color=colour)
-            if reference in records:
-                axis.axvline(records[reference].metrics[metric].mean, color="0.7", lw=0.8, ls=":", zorder=0)
-            axis.set_title(metric.replace("_", " "))
-        axes[0].set(yticks=range(len(records)), yticklabels=list(records))
-        axes[0].invert_yaxis()
+def compare(records: Mapping[str, Any], metrics: Sequence[str]):
+    """A panel per metric, a line per record: every seed a dot, the mean a tick, cross-entropy's ("ce") dotted."""
+    colours = {"ce": CYCLE[0], "mse": CYCLE[1], "kd": CYCLE[1]}
+    panels = {m.replace("_", " "): {name: r.metrics[m].values for name, r in records.items()} for m in metrics}
+    figure = seed_rows(panels, 2.3, lambda name: colours.get(name.partition("_")[0], CYCLE[2]))
+    for axis, metric in zip(figure.axes, metrics):
+        if "ce" in records:
+            axis.axvline(records["ce"].metrics[metric].mean, color="0.7", lw=0.8, ls=":", zorder=0)
     return figure
 
 

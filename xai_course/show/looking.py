@@ -6,15 +6,14 @@ from torch import Tensor
 
 from ..maps import enlarge, normalise
 from ..measure.scores import iou, thresholded
-from .style import CYCLE, MAP_COLOURS, bare, canvas, draw, frame, image_grid
+from .style import CYCLE, MAP_COLOURS, bare, canvas, curves, draw, frame, image_grid, seed_rows
 
 SCORES = {"energy_in_mask": "energy in the mask", "pointing": "pointing game", "iou": "IoU"}
 
 
 def same_image_two_maps(images: Tensor, maps: Mapping[str, Tensor]):
     """Images in the first row, below it one row of maps ``[B, H, W]`` for each named network."""
-    rows = [list(images), *(list(m) for m in maps.values())]
-    return image_grid(rows, labels=["image", *maps], size=1.1)
+    return image_grid([list(images), *map(list, maps.values())], labels=["image", *maps], size=1.1)
 
 
 def enlarged(maps: Tensor, size) -> Tensor:
@@ -37,40 +36,33 @@ def threshold_frame(images: Tensor, maps: Tensor, masks: Tensor, level: float):
     return figure
 
 
-def scores_beside_trivial(results: Mapping[str, dict | list[dict]], trivial: Sequence[str], scores=SCORES):
-    """One panel for each score: a dot per network, a grey dot per trivial map.
+def scores_beside_trivial(results: Mapping[str, dict | list[dict]], trivial: Sequence[str]):
+    """One panel for each score: a dot per network, grey for a trivial map.
 
     Args:
         results: name to what `measure.localisation` returns, or to a list of that for several networks.
         trivial: suffixes to draw, for example ``("whole", "centre")``; they are taken from the first network.
     """
     several = {name: found if isinstance(found, list) else [found] for name, found in results.items()}
-    first = next(iter(several.values()))[0]
-    names = [*results, *(f"{name} (trivial)" for name in trivial)]
-    with canvas(5.8, 0.28 * len(names) + 0.7, len(scores), sharey=True) as (figure, axes):
-        for axis, (key, title) in zip(axes, scores.items()):
-            values = [[r[key] for r in found] for found in several.values()]
-            values += [[first[f"{key}_{name}"]] for name in trivial]
-            for at, dots in enumerate(values):
-                axis.hlines(at, 0, max(dots), color="0.85", lw=1)
-                colour = CYCLE[0] if at < len(several) else "0.55"
-                axis.scatter(dots, [at] * len(dots), color=colour, s=28 if len(dots) == 1 else 14, zorder=3)
-            axis.set(title=title, xlim=(0, 1), xticks=(0, 0.5, 1), yticks=range(len(names)), yticklabels=names)
-        axes[0].invert_yaxis()
+    first, panels = next(iter(several.values()))[0], {}
+    for key, title in SCORES.items():
+        panels[title] = {name: [result[key] for result in found] for name, found in several.items()}
+        panels[title] |= {f"{name} (trivial)": [first[f"{key}_{name}"]] for name in trivial}
+    figure = seed_rows(panels, 1.5, lambda name: "0.55" if name.endswith("(trivial)") else CYCLE[0], sharex=True)
+    figure.axes[0].set(xlim=(0, 1), xticks=(0, 0.5, 1))
     return figure
 
 
-def randomisation_curves(curves: Mapping[str, Sequence[dict]], score: str = "rank_correlation"):
+def randomisation_curves(found: Mapping[str, Sequence[dict]]):
     """How similar maps stay to the trained network's while layers are re-initialised from the top, a line per name."""
-    with canvas(5.4, 2.6) as (figure, axis):
-        for i, (name, rows) in enumerate(curves.items()):
-            axis.plot([row[score] for row in rows], marker="os^D"[i % 4], ms=4, label=name)
-        layers = [row["layer"] or "none" for row in next(iter(curves.values()))]
-        axis.set(xticks=range(len(layers)), ylim=(-0.25, 1.05), ylabel=score.replace("_", " "))
-        axis.set_xticklabels(layers, rotation=45, ha="right")
-        axis.set_xlabel("randomised from the logits down to")
-        axis.axhline(0, color="0.7", lw=0.8)
-        axis.legend()
+    lines = {
+        name: ([row["layer"] or "none" for row in rows], [row["rank_correlation"] for row in rows], {"marker": marker})
+        for marker, (name, rows) in zip("os^D", found.items())
+    }
+    said = {"xlabel": "randomised from the logits down to", "ylabel": "rank correlation"}
+    figure = curves(lines, 5.4, 2.6, ylim=(-0.25, 1.05), **said)
+    figure.axes[0].tick_params(axis="x", rotation=45)
+    figure.axes[0].axhline(0, color="0.7", lw=0.8)
     return figure
 
 

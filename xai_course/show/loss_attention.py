@@ -1,17 +1,18 @@
 """Figures of the Loss-Attention chapter: pure functions of their arguments, each returns a matplotlib figure."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..measure.patches import hull
 from ..methods.loss_attention import attended_logits, image_loss, loss_attention, patch_loss
 from ..methods.patch_heads import PatchMethod
 from .style import CYCLE, MAP_COLOURS, bare, canvas, curves, draw, frame
+from .style import sweep_figure as sweep_figure
 
 # --- the rule itself -------------------------------------------------------------------------------------------------
 
@@ -56,20 +57,6 @@ def bound_figure():
 # --- who receives gradient -------------------------------------------------------------------------------------------
 
 
-class _Given(nn.Module):
-    """Stands in for a network whose patch features are given."""
-
-    def __init__(self, head: nn.Linear, features: Tensor):
-        super().__init__()
-        self.head, self.given = head, features
-
-    def patch_features(self, images: Tensor) -> Tensor:
-        return self.given
-
-    def patch_logits(self, images: Tensor) -> Tensor:
-        return self.head(self.given)
-
-
 def gradient_paths(method: PatchMethod, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weights, and the length of the image loss's gradient at each patch's features by its two ways.
 
@@ -80,20 +67,15 @@ def gradient_paths(method: PatchMethod, images: Tensor, labels: Tensor) -> tuple
         ``weights``, ``through_logits``, ``through_weights``, each ``[B, M]``: a patch's logits change the mixture, and
         so does its weight. The full gradient is the sum of the two vectors.
     """
-    probe: Any = copy.copy(method.eval())
-    probe._modules = dict(probe._modules)
-    net: Any = probe.net
+    net: Any = method.eval().net
     features = net.patch_features(images).detach().requires_grad_()
-    probe.net = _Given(net.head, features)
-    seen = probe.attend(images)
+    with mock.patch.object(net, "patch_features", lambda images: features):
+        seen = method.attend(images)
     (g,) = torch.autograd.grad(image_loss(seen.image, labels) * len(images), seen.image, retain_graph=True)
     lengths = []
     for weights, logits in ((seen.weights.detach(), seen.patches), (seen.weights, seen.patches.detach())):
-        score = ((weights.unsqueeze(-1) * logits).sum(1) * g).sum()
-        gradient = torch.zeros_like(features)
-        if score.requires_grad:
-            gradient = torch.autograd.grad(score, features, retain_graph=True, allow_unused=True)[0]
-        lengths.append((torch.zeros_like(features) if gradient is None else gradient).norm(dim=-1))
+        score = ((weights.unsqueeze(-1) * logits).sum(1) * g).sum() + 0 * features.sum()  # weights may be constants
+        lengths.append(torch.autograd.grad(score, features, retain_graph=True)[0].norm(dim=-1))
     return seen.weights.detach(), *lengths
 
 
@@ -179,29 +161,4 @@ def field_figure(nets: Mapping[str, Any], image: Tensor, patch: int = 14):
             frame(axis, net.boxes(size, "rf")[patch].tolist(), "white", "--", 1.6)
             axis.set_title(f"{name}\n{net.field().size} px drawn, {net.field('rf').size} px seen")
         bare(*axes.flat)
-    return figure
-
-
-# --- records ---------------------------------------------------------------------------------------------------------
-
-
-def sweep_figure(records: Mapping[float, Any], metrics: Mapping[str, str], label: str, dummies: Sequence[str] = ()):
-    """Fig. 7 for our runs: metrics over a hyper-parameter, one dot per seed, and the level of a dummy as a dashed line.
-
-    Args:
-        records: value of the hyper-parameter -> `Record`; metrics: name in the record -> name in the legend.
-        label: the hyper-parameter; dummies: metric names of dummies, in the order of ``metrics``, "" for none.
-    """
-    with canvas(1.75 * len(metrics), 2.1, len(metrics)) as (figure, axes):
-        at = range(len(records))
-        for i, (axis, (metric, name)) in enumerate(zip(axes, metrics.items())):
-            found = [record.metrics[metric] for record in records.values()]
-            axis.plot(at, [m.mean for m in found], color=CYCLE[0])
-            for x, m in zip(at, found):
-                axis.plot([x] * len(m.values), m.values, "o", ms=3, color=CYCLE[0], alpha=0.6)
-            if i < len(dummies) and dummies[i]:
-                level = [record.metrics[dummies[i]].mean for record in records.values()]
-                axis.plot(at, level, ls="--", color=CYCLE[1], label="dummy")
-                axis.legend()
-            axis.set(title=name, xlabel=label, xticks=list(at), xticklabels=[f"{v:g}" for v in records])
     return figure

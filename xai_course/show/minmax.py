@@ -10,7 +10,7 @@ from ..measure.minmax import conditional_entropy
 from ..measure.scores import f1_background, f1_foreground
 from ..methods.erasing import Step
 from ..methods.minmax import MaskRule, combined_map, split_image, undecided_loss, upsample
-from .style import CYCLE, bare, canvas, curves, draw, image_grid
+from .style import CYCLE, bare, canvas, curves, draw, image_grid, seed_rows
 
 
 def _outline(axis, mask: Tensor, colour: str = "white") -> None:
@@ -44,8 +44,7 @@ def simplex():
     }
     with canvas(8.4, 2.9, 3) as (figure, axes):
         for axis, (title, (value, loss)) in zip(axes, panels.items()):
-            x, y = p[:, 1] + p[:, 2] / 2, p[:, 2] * math.sqrt(3) / 2
-            drawn = axis.tricontourf(x, y, value.clamp_max(3), levels=12)
+            drawn = axis.tricontourf(*_flat(p), value.clamp_max(3), levels=12)
             figure.colorbar(drawn, ax=axis, shrink=0.7)
             _arrows(axis, _triangle(10), loss)
             axis.set_title(title, pad=14)
@@ -60,8 +59,11 @@ def _arrows(axis, p: Tensor, loss) -> None:
     z = p.log().requires_grad_()
     (slope,) = torch.autograd.grad(loss(z).sum(), z)
     moved = (z.detach() - 0.7 * slope).softmax(1) - p  # one step on the logits, seen on the simplex
-    flat = lambda q: (q[:, 1] + q[:, 2] / 2, q[:, 2] * math.sqrt(3) / 2)  # noqa: E731
-    axis.quiver(*flat(p), *flat(moved), color="white", angles="xy", scale_units="xy", scale=1, width=0.007)
+    axis.quiver(*_flat(p), *_flat(moved), color="white", angles="xy", scale_units="xy", scale=1, width=0.007)
+
+
+def _flat(p: Tensor) -> tuple[Tensor, Tensor]:
+    return p[:, 1] + p[:, 2] / 2, p[:, 2] * math.sqrt(3) / 2
 
 
 def who_learns(norms: Mapping[str, Mapping[str, float]]):
@@ -130,7 +132,8 @@ def player(step: Step, truth: Tensor, images: int = 4):
 def compare(images: Tensor, truth: Tensor, maps: Mapping[str, Tensor]):
     """Figs. 3 and 6-12: images, true masks, and each method's binary mask with its F1+ / F1- in per cent below."""
     titles = ("image", "truth", *maps)
-    with canvas(1.25 * len(titles), 1.5 * len(images), len(titles), len(images), titles) as (figure, axes):
+    size, bare_axes = (1.25 * len(titles), 1.5 * len(images)), {"xticks": (), "yticks": ()}
+    with canvas(*size, len(titles), len(images), titles, subplot_kw=bare_axes) as (figure, axes):
         for i, row in enumerate(axes):
             draw(row[0], images[i])
             draw(row[1], truth[i].float())
@@ -139,8 +142,6 @@ def compare(images: Tensor, truth: Tensor, maps: Mapping[str, Tensor]):
                 draw(axis, cut[0].float())
                 scores = [100 * float(f(cut, truth[i : i + 1])) for f in (f1_foreground, f1_background)]
                 axis.set_xlabel("{:.0f} / {:.0f}".format(*scores))
-            for axis in row:
-                axis.set(xticks=[], yticks=[])
     return figure
 
 
@@ -151,7 +152,7 @@ def f1_against_area(truth: Tensor, share: float):
     shares = [0.02 * i for i in range(1, 51)]
     images = truth.unsqueeze(1).float()
     squares = [centre_box(images, s).bool() for s in shares]
-    plus, minus = ([100 * float(f(s, truth).mean()) for s in squares] for f in (f1_foreground, f1_background))
+    plus, minus = (_percent([float(f(s, truth).mean()) for s in squares]) for f in (f1_foreground, f1_background))
     with canvas(6.4, 2.5, 2, gridspec_kw={"width_ratios": (1, 1.8)}) as (figure, axes):
         draw(axes[0], truth[0].float())
         _outline(axes[0], centre_box(images, share)[0], CYCLE[1])
@@ -167,36 +168,30 @@ def f1_against_area(truth: Tensor, share: float):
 
 def scores(points: Mapping[str, tuple[Sequence[float], Sequence[float]]], highlight: str = ""):
     """F1+ and F1- of each row (shares) in per cent: mean as a bar, a dot per seed; rows with ``highlight`` coloured."""
-    with canvas(7, 0.27 * len(points) + 0.7, 2, sharey=True) as (figure, axes):
-        for axis, part, label in zip(axes, (0, 1), ("F1+: object, %", "F1-: background, %")):
-            for name, seeds in points.items():
-                colour, dots = CYCLE[1] if highlight and highlight in name else CYCLE[5], [100 * v for v in seeds[part]]
-                axis.barh(name, sum(dots) / len(dots), color=colour, height=0.6)
-                axis.plot(dots, [name] * len(dots), "o", ms=3, color="black")
-            axis.set(xlabel=label, xlim=(0, 100))
-        axes[0].invert_yaxis()
+    parts = {"F1+: object, %": 0, "F1-: background, %": 1}
+    panels = {label: {name: _percent(both[part]) for name, both in points.items()} for label, part in parts.items()}
+    figure = seed_rows(panels, 2.7, lambda name: CYCLE[1 if highlight and highlight in name else 5], True, sharex=True)
+    figure.axes[0].set(xlim=(0, 100))
     return figure
+
+
+def _percent(shares: Sequence[float]) -> list[float]:
+    return [100 * share for share in shares]
 
 
 def bars(values: Mapping[str, Sequence[float]], label: str, baseline: str = ""):
     """Shares in per cent: a horizontal bar per name (mean), a dot per seed, and a line at the ``baseline``'s mean."""
-    with canvas(6, 0.3 * len(values) + 0.7) as (figure, axis):
-        mean = {name: 100 * sum(v) / len(v) for name, v in values.items()}
-        axis.barh(list(mean), list(mean.values()), color=CYCLE[5], height=0.6)
-        for name, seeds in values.items():
-            axis.plot([100 * v for v in seeds], [name] * len(seeds), "o", ms=3, color="black")
-        if baseline:
-            axis.axvline(mean[baseline], color=CYCLE[1], lw=1)
-        axis.invert_yaxis()
-        axis.set_xlabel(label)
+    panel = {name: _percent(shares) for name, shares in values.items()}
+    figure = seed_rows({label: panel}, 4.5, lambda name: CYCLE[5], bars=True)
+    if baseline:
+        figure.axes[0].axvline(sum(panel[baseline]) / len(panel[baseline]), color=CYCLE[1], lw=1)
     return figure
 
 
-def trust_curves(curves: Mapping[str, Sequence[float]], label: str):
+def trust_curves(found: Mapping[str, Sequence[float]], label: str):
     """Shares in per cent, one line per rule, against the step t of the recursion."""
-    with canvas(6.2, 2.6) as (figure, axis):
-        for name, values in curves.items():
-            axis.plot(range(len(values)), [100 * v for v in values], "o-", label=name)
-        axis.set(xlabel="step t of the recursion", ylabel=label, xticks=range(max(map(len, curves.values()))))
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    lines = {name: (range(len(shares)), _percent(shares), {"marker": "o"}) for name, shares in found.items()}
+    steps = range(max(map(len, found.values())))
+    figure = curves(lines, 6.2, 2.6, xlabel="step t of the recursion", ylabel=label, xticks=steps)
+    figure.axes[0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

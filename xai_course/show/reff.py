@@ -108,30 +108,23 @@ def layer_maps(methods: Mapping[str, Any], image: Tensor, label: int, layers: Se
     return image_grid(rows, ["image", *layers], list(methods))
 
 
-def bars(records: Mapping[str, Mapping[str, Any]], metric: str, ylabel: str, ylim: tuple = (0, 1)):
+def bars(records: Mapping[str, Mapping[str, Any]], metric: str, ylabel: str):
     """Groups of bars with one dot per seed.
 
     Args:
         records: group to (row of `NAMES` to `Record`); a row that a group lacks leaves a gap.
     """
-    from matplotlib.patches import Rectangle
-
     rows = list(dict.fromkeys(row for group in records.values() for row in group))
     with canvas(1.0 + 1.25 * max(2, len(records)), 2.6) as (figure, axis):
         for r, row in enumerate(rows):
+            axis.bar(0, 0, color=COLOURS[row], alpha=0.55, label=NAMES[row])  # no group need have all rows
             for g, group in enumerate(records.values()):
-                record = group.get(row)
-                if record is None:
-                    continue
-                values, x = record.metrics[metric].values, g + (r - (len(rows) - 1) / 2) * 0.8 / len(rows)
-                axis.bar(x, sum(values) / len(values), 0.75 / len(rows), color=COLOURS[row], alpha=0.55)
-                axis.plot([x] * len(values), values, ".", color=COLOURS[row])
-        axis.set(ylim=ylim, ylabel=ylabel, xticks=range(len(records)), xticklabels=list(records))
-        axis.legend(
-            handles=[Rectangle((0, 0), 1, 1, color=COLOURS[row], label=NAMES[row]) for row in rows],
-            loc="center left",
-            bbox_to_anchor=(1, 0.5),
-        )
+                if row in group:
+                    values, x = group[row].metrics[metric].values, g + (r - (len(rows) - 1) / 2) * 0.8 / len(rows)
+                    axis.bar(x, sum(values) / len(values), 0.75 / len(rows), color=COLOURS[row], alpha=0.55)
+                    axis.plot([x] * len(values), values, ".", color=COLOURS[row])
+        axis.set(ylim=(0, 1), ylabel=ylabel, xticks=range(len(records)), xticklabels=list(records))
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -145,9 +138,8 @@ def examples_and_bars(images: Tensor, group: Mapping[str, Any], title: str):
         top.suptitle(title, fontsize=9)
         axis = bottom.subplots()
         for r, name in enumerate(("ce", "reff", "energy")):
-            record = group.get(name)
-            values = record.metrics["accuracy"].values if record is not None else ()
-            if values:
+            if record := group.get(name):
+                values = record.metrics["accuracy"].values
                 axis.barh(r, sum(values) / len(values), color=CYCLE[r], alpha=0.55)
                 axis.plot(values, [r] * len(values), ".", color=CYCLE[r])
             else:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +28,7 @@ def slider(figure: Callable[[object], object], values: Sequence[object], label: 
     """
     from IPython.display import HTML
 
-    if not values or not 0 <= start < len(values):
-        raise ValueError(f"start must be an index into values, got {start} for {len(values)} values")
+    require(0 <= start < len(values), f"start must be an index into values, got {start} for {len(values)} values")
     require(len(alt) >= 30, "alt must describe the figure in at least 30 characters", repr(alt))
     frames = [_png(figure(value)) for value in values]
     label, alt = html.escape(label), html.escape(alt)
@@ -57,11 +54,10 @@ def slider(figure: Callable[[object], object], values: Sequence[object], label: 
 
 def _png(figure) -> str:
     import matplotlib.pyplot as plt
+    from IPython.core.pylabtools import print_figure
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return print_figure(figure, bbox_inches=None, base64=True, dpi=90)
 
 
 def live() -> bool:
@@ -86,8 +82,8 @@ def interact(figure: Callable[..., object], alt: str, start: Mapping[str, object
         ValueError: a control without values, a start outside them, or what `slider` refuses.
     """
     at = {name: [*stops].index((start or {}).get(name, stops[0])) for name, stops in values.items() if stops}
-    if not values or len(at) < len(values) or set(start or {}) - set(values):
-        raise ValueError(f"values must hold at least one value for each control and start only these, got {values}")
+    known = values and len(at) == len(values) and set(start or {}) <= set(values)
+    require(known, "values must hold at least one value for each control and start only these", values)
     if not live():
         (name, stops), *others = values.items()
         rest = {other: held[at[other]] for other, held in others}

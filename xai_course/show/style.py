@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from ..data.files import course_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,25 +22,12 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000
 
 @contextmanager
 def style():
-    """Matplotlib settings for every figure of the book: white ground (also in dark mode), 9 pt, two spines."""
+    """Matplotlib settings for every figure of the book, those of ``data/figures.mplstyle`` and the colours above."""
     import matplotlib.pyplot as plt
     from cycler import cycler
 
-    settings: Any = {
-        "figure.facecolor": "white",
-        "savefig.facecolor": "white",
-        "figure.dpi": 110,
-        "figure.constrained_layout.use": True,
-        "font.size": 9,
-        "axes.titlesize": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.prop_cycle": cycler(color=CYCLE),
-        "axes.grid": False,
-        "image.cmap": MAP_COLOURS,
-        "legend.frameon": False,
-    }
-    with plt.rc_context(settings):
+    colours: Any = {"axes.prop_cycle": cycler(color=CYCLE), "image.cmap": MAP_COLOURS}
+    with plt.style.context([course_file("figures.mplstyle"), colours]):
         yield
 
 
@@ -59,6 +49,56 @@ def curves(lines: Mapping[str, Sequence[Any]], width: float, height: float, **ho
             axis.plot(x, y, label=name, **dict(*look))
         axis.set(**how)
         axis.legend()
+    return figure
+
+
+def seed_rows(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    width: float,
+    colour: Callable[[str], str] = lambda name: CYCLE[0],
+    bars: bool = False,
+    **how: Any,
+):
+    """A panel per title, a row per name: every seed as a dot, their mean as a tick or a bar.
+
+    Args:
+        panels: title to (name to values); a name may be absent from a panel.
+        width: inches per panel. colour: of a name. how: as for `canvas`.
+    """
+    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    size = width * len(panels) + 1.5, 0.26 * len(names) + 0.8
+    with canvas(*size, len(panels), titles=list(panels), sharey=True, **how) as (figure, axes):
+        for axis, rows in zip(axes, panels.values()):
+            for name, values in rows.items():
+                place, mean = names.index(name), sum(values) / len(values)
+                if bars:
+                    axis.barh(place, mean, 0.6, color=colour(name))
+                else:
+                    axis.plot(mean, place, "|", ms=13, mew=2, color=colour(name))
+                axis.plot(values, [place] * len(values), "o", ms=4, alpha=0.6, color="black" if bars else colour(name))
+        axes[0].set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    return figure
+
+
+def sweep_figure(records: Mapping[float, Any], metrics: Mapping[str, str], label: str, dummies: Sequence[str] = ()):
+    """Metrics over a hyper-parameter, a panel each, one dot per seed, and the level of a dummy as a dashed line.
+
+    Args:
+        records: value of the hyper-parameter -> `Record`; metrics: name in the record -> title of the panel.
+        label: the hyper-parameter; dummies: metric names of dummies, in the order of ``metrics``, "" for none.
+    """
+    with canvas(1.75 * len(metrics), 2.1, len(metrics), titles=list(metrics.values())) as (figure, axes):
+        at = range(len(records))
+        for axis, metric, dummy in zip_longest(axes, metrics, dummies):
+            found = [record.metrics[metric] for record in records.values()]
+            axis.plot(at, [m.mean for m in found], color=CYCLE[0])
+            for x, m in zip(at, found):
+                axis.plot([x] * len(m.values), m.values, "o", ms=3, color=CYCLE[0], alpha=0.6)
+            if dummy:
+                level = [record.metrics[dummy].mean for record in records.values()]
+                axis.plot(at, level, ls="--", color=CYCLE[1], label="dummy")
+                axis.legend()
+            axis.set(xlabel=label, xticks=list(at), xticklabels=[f"{v:g}" for v in records])
     return figure
 
 
