@@ -86,7 +86,7 @@ root = mutate.ROOT = noticing.ROOT = Path(sys.argv[1])
 sys.path.insert(0, str(root))
 noticing.prepared, mutate.files = (lambda: None), lambda: [root / "xai_course/toy.py"]
 traces, verdicts = mutate.Traces(root / "traces.json"), mutate.Verdicts(root / "verdicts.jsonl")
-mutate.judge(mutate.mutants(root / "xai_course/toy.py"), traces, verdicts, 0.2, 60)
+mutate.judge(mutate.mutants(root / "xai_course/toy.py"), traces, verdicts, 0.2)
 """
 
 
@@ -116,8 +116,9 @@ def test_traces_are_kept_until_a_file_they_name_changes(file, tmp_path, monkeypa
     monkeypatch.setattr("tools.noticing.ROOT", tmp_path)
     traces = mutate.Traces(tmp_path / "traces.json")
     (tmp_path / "tests" / "test_toy.py").write_text("")
-    traces.add("tests/test_toy.py", [("tests/test_toy.py::test_toy", 0.1, {"xai_course/toy.py": [7]})])
-    again = mutate.Traces(tmp_path / "traces.json")
+    traces.add("tests/test_toy.py", [("tests/test_toy.py::test_toy", 0.1, {"xai_course/toy.py": [7]})], False)
+    again = mutate.Traces(tmp_path / "traces.json", 60)
+    assert not mutate.Traces(tmp_path / "traces.json", 61).fresh("tests/test_toy.py")  # it was cut at 60
     assert again.fresh("tests/test_toy.py") and not again.fresh("tests/test_other.py")
     mutant = next(
         m for m in mutate.mutants(file) if m.change == "x + 1 < -x -> x + 1 <= -x"

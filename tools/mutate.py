@@ -18,7 +18,7 @@ import hashlib
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ FLOOR = 0.92
 KNOWN = ROOT / "tests" / "survivors.toml"
 COUNT = ROOT / "tests" / "mutation.toml"
 KEPT = BUILD / "mutation"
+READERS = ("tests/test_defaults.py",)  # read what a module computes when it is imported, and execute no line of it
 SWAPPED = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
     **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.And: ast.Or, ast.Or: ast.And},
@@ -163,7 +164,7 @@ def sample(count: int, rooms: Sequence[str] = ROOMS) -> list[Mutant]:
 def test_files(of: Sequence[Path]) -> list[str]:
     """Test files that import something of the rooms by whatever door, and the files themselves for their examples."""
     rooms = {".".join(path.relative_to(ROOT).with_suffix("").parts[:2]) for path in of}
-    found = []
+    found = [ROOT / reader for reader in READERS if (ROOT / reader).is_file()]
     for test in sorted((ROOT / "tests").glob("test_*.py")):
         nodes = [node for node in ast.walk(ast.parse(test.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
         names = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
@@ -173,19 +174,25 @@ def test_files(of: Sequence[Path]) -> list[str]:
 
 
 class Traces:
-    """Which test executes which line, by test file; kept until the test file or a file it executes changes."""
+    """Which test executes which line, by test file; kept until the test file or a file it executes changes.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        seconds: for the tests of one file; what was traced within fewer, and had not ended, is traced again.
+    """
+
+    def __init__(self, path: Path, seconds: float = 60):
+        self.path, self.seconds = path, seconds
         self.kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
     def fresh(self, test_file: str) -> bool:
-        needs = self.kept.get(test_file, {}).get("needs")
-        return bool(needs) and all(noticing.digest(file) == value for file, value in needs.items())
+        entry = self.kept.get(test_file, {"needs": {"": "never traced"}, "cut": None})
+        same = all(noticing.digest(file) == value for file, value in entry["needs"].items())
+        return same and (entry["cut"] is None or self.seconds <= entry["cut"])
 
-    def add(self, test_file: str, found: Sequence[tuple[str, float, Mapping[str, list[int]]]]) -> None:
+    def add(self, test_file: str, found: Sequence[Any], whole: bool) -> None:
         files = {test_file, *(file for _, _, lines in found for file in lines)}
-        self.kept[test_file] = {"needs": {file: noticing.digest(file) for file in sorted(files)}, "tests": found}
+        needs = {file: noticing.digest(file) for file in sorted(files)}
+        self.kept[test_file] = {"needs": needs, "cut": None if whole else self.seconds, "tests": found}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.kept), "utf-8")
 
@@ -206,6 +213,8 @@ def chosen(mutant: Mutant, tests: Sequence[Test], seconds: float) -> tuple[list[
         found = [test for test in tests if any(first <= line <= last for line in test.lines.get(mutant.file, ()))]
         if found:
             break
+    if not mutant.live:
+        found = [*found, *(test for test in tests if test.name.split("::")[0] in READERS)]
     spent, taken = 0.0, list[Test]()
     for test in found:
         spent += test.seconds
@@ -276,30 +285,39 @@ class Verdicts:
         print(f"{verdict:<9} {mutant.name} (line {mutant.line}) {by or f'{len(tests)} tests'}{left}", flush=True)
 
 
-def judge(sampled: Sequence[Mutant], traces: Traces, verdicts: Verdicts, seconds: float, per_file: float) -> None:
+def judge(sampled: Sequence[Mutant], traces: Traces, verdicts: Verdicts, seconds: float) -> None:
     """Traces the tests that are not traced yet, then runs each mutant's tests; all on one collection."""
     library = [path.relative_to(ROOT).as_posix() for path in files()]
 
     def work(session: noticing.Session) -> None:
         for test_file in test_files(files()):
             if not traces.fresh(test_file):
-                traces.add(test_file, session.trace(test_file, library, per_file))
-                found = traces.kept[test_file]["tests"]
-                print(f"{len(found)} tests of {test_file}: {sum(t[1] for t in found):.1f} s", flush=True)
+                found, whole = session.trace(test_file, library, traces.seconds)
+                traces.add(test_file, found, whole)
+                cut = "" if whole else ", then cut"
+                print(f"{len(found)} tests of {test_file}: {sum(t[1] for t in found):.1f} s{cut}", flush=True)
         tests = traces.tests()
         for mutant in sampled:
             taken, untried = chosen(mutant, tests, seconds)
-            if mutant.live and verdicts.due(mutant, taken):
+            if verdicts.due(mutant, taken):
                 path = str(ROOT / mutant.file)
                 module = compile(mutated(Path(path).read_text("utf-8"), mutant), path, "exec", dont_inherit=True)
-                change = noticing.in_memory(session.functions[path], module)
-                verdicts.add(mutant, *session.noticed(change, taken), taken, untried)
+                change: Callable[[], object]
+                if mutant.live:
+                    change = noticing.in_memory(session.functions[path], module)
+                else:
+                    change = noticing.defaults(module, mutant.file.removesuffix(".py").replace("/", "."))
+                    if noticing.forked(lambda tell, change=change: not change())[0] != "passed":
+                        continue  # on disk
+                verdict, by = session.noticed(change, taken)
+                if mutant.live or by:
+                    verdicts.add(mutant, verdict, by, taken, untried)
 
     noticing.prepared()
     noticing.Session(work).start(test_files(files()))
     for mutant in sampled:
         taken, untried = chosen(mutant, traces.tests(), seconds)
-        if not mutant.live and verdicts.due(mutant, taken):
+        if verdicts.due(mutant, taken):
             text = ast.unparse(mutated((ROOT / mutant.file).read_text("utf-8"), mutant))
             verdicts.add(mutant, *noticing.on_disk(mutant.file, text, taken), taken, untried)
 
@@ -314,7 +332,7 @@ def main() -> int:
     given = parser.parse_args()
     sampled = sample(given.sample, given.room or ROOMS)
     verdicts, known = Verdicts(KEPT / "verdicts.jsonl"), reasons()
-    judge(sampled, Traces(KEPT / "traces.json"), verdicts, given.seconds, given.per_file)
+    judge(sampled, Traces(KEPT / "traces.json", given.per_file), verdicts, given.seconds)
     results = {mutant.name: verdicts.kept[mutant.name]["verdict"] for mutant in sampled}
     print(table(results, known))
     if given.write:

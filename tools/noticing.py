@@ -1,9 +1,9 @@
 """Which test executes which line, and does one of them fail on a changed library? The engine of ``tools.mutate``.
 
 All tests are collected once. Every run of tests is a fork of that process: nothing is imported twice, and no run sees
-what another left behind. A change within a function is made in memory: the function gets its new code. What is read
-when a module is imported (a default, a class attribute) is changed on disk, in a copy of the package, and imported
-anew.
+what another left behind. A change is made in memory: a function gets its new code or defaults, a class its new
+attributes. A default that no test notices that way, and whatever else is read when a module is imported, is changed on
+disk as well, in a copy of the package that is imported anew.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import functools
 import gc
 import hashlib
+import inspect
 import json
 import os
 import resource
@@ -185,8 +186,8 @@ class Session:
             self.error = error
         return True
 
-    def trace(self, test_file: str, files: Sequence[str], seconds: float) -> list[tuple[str, float, Lines]]:
-        """Name, CPU seconds and executed lines of each test of ``test_file`` that passes within the seconds of all."""
+    def trace(self, test_file: str, files: Sequence[str], seconds: float) -> tuple[list[Any], bool]:
+        """Name, CPU seconds and executed lines of each passing test of a file; whether the seconds sufficed."""
         items = [item for name, item in self.items.items() if name.split("::")[0] == test_file]
         with tempfile.NamedTemporaryFile("w+", encoding="utf-8") as out:
 
@@ -201,10 +202,10 @@ class Session:
                         print(json.dumps([item.nodeid, round(cpu() - start, 3), trace.seen()]), file=out, flush=True)
                 return 0
 
-            forked(work)
-            return [tuple(json.loads(line)) for line in Path(out.name).read_text("utf-8").splitlines()]
+            whole = forked(work)[0] != "late"
+            return [json.loads(line) for line in Path(out.name).read_text("utf-8").splitlines()], whole
 
-    def noticed(self, change: Callable[[], None], tests: Sequence[Test]) -> tuple[str, str]:
+    def noticed(self, change: Callable[[], object], tests: Sequence[Test]) -> tuple[str, str]:
         """ "noticed" or "late" and by which test, or "survived". A test that fails unchanged too does not count."""
         left = [test for test in tests if test.name in self.items]
         while left:
@@ -218,7 +219,7 @@ class Session:
             left = left[number + 1 :]
         return "survived", ""
 
-    def _run(self, change: Callable[[], None], tests: Sequence[Test], tell: Callable[[int], None]) -> int:
+    def _run(self, change: Callable[[], object], tests: Sequence[Test], tell: Callable[[int], None]) -> int:
         change()
         for number, test in enumerate(tests):
             tell(number)
@@ -248,6 +249,54 @@ def in_memory(functions: Iterable[FunctionType], module: CodeType) -> Callable[[
             function.__code__ = code
 
     return change
+
+
+def defaults(module: CodeType, name: str) -> Callable[[], bool]:
+    """What gives the functions and classes of a module the numbers that its new text has as defaults and attributes.
+
+    It says whether there are any. What was made of the old ones while the tests were collected stays.
+    """
+
+    def change() -> bool:
+        old = sys.modules[name]
+        new = {"__name__": name, "__package__": old.__package__, "__file__": old.__file__}
+        exec(module, new)
+        return _transplanted(vars(old), new, name)
+
+    return change
+
+
+def _transplanted(old: Mapping[str, Any], new: Mapping[str, Any], name: str, owner: type | None = None) -> bool:
+    found = False
+    for key, after in list(new.items()):
+        before, after = (_bare(each) for each in (old.get(key), after))
+        if isinstance(before, FunctionType) and isinstance(after, FunctionType):
+            for place in ("__defaults__", "__kwdefaults__"):
+                was, becomes = getattr(before, place), getattr(after, place)
+                if was and becomes and repr(was) != repr(becomes):
+                    setattr(before, place, _mixed(was, becomes))
+                    found = True
+        elif isinstance(before, type) and isinstance(after, type) and before.__module__ == name and owner is None:
+            found |= _transplanted(vars(before), vars(after), name, before)
+        elif owner is not None and isinstance(before, (int, float)) and before != after:
+            setattr(owner, key, after)
+            found = True
+    return found
+
+
+def _bare(value: Any) -> Any:
+    """The function within a method, a property or a decorated function."""
+    value = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+    return inspect.unwrap(value) if callable(value) and not isinstance(value, type) else value
+
+
+def _mixed(was: Any, becomes: Any) -> Any:
+    """Of ``becomes`` the numbers, of ``was`` all else: its objects are those that the tests know."""
+    if isinstance(was, dict):
+        return {key: _mixed(value, becomes[key]) for key, value in was.items()}
+    if isinstance(was, tuple) and isinstance(becomes, tuple):
+        return tuple(_mixed(*pair) for pair in zip(was, becomes, strict=True))
+    return becomes if isinstance(becomes, (int, float)) else was
 
 
 class _Only:
