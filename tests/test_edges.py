@@ -11,10 +11,14 @@ import torch
 from torch import nn
 
 from xai_course import train
-from xai_course.data.batch import ArrayData
+from xai_course.data.batch import ArrayData, Splits
+from xai_course.maps import tokens
+from xai_course.maps.hooks import check_net
+from xai_course.measure import protocol, robustness, trivial
 from xai_course.methods import groups
 from xai_course.methods import pseudo_annotator as pseudo
 from xai_course.methods.base import CrossEntropy
+from xai_course.methods.check import _gradient_problems
 from xai_course.nets.convnets import small_cnn
 from xai_course.preset import Preset, half_precision
 from xai_course.runs import claims, records
@@ -145,3 +149,70 @@ def test_only_a_lone_process_with_a_place_to_save_listens_for_the_end(path, worl
 def test_the_first_gpu_with_bfloat16_uses_it(monkeypatch, capability, dtype):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert half_precision("auto", "cuda") is dtype
+
+
+def test_the_annotator_hands_over_images_between_minus_one_and_one_and_reads_the_answer_so():
+    class First(nn.Module):
+        def forward(self, images):
+            seen.append(images)
+            return images[:, :1]
+
+    seen, images = [], torch.rand(2, 3, 8, 8)
+    images[0, 0, 0, 0], images[0, 0, 0, 1] = 0.0, 1.0
+    drawn = pseudo.PseudoAnnotator(First(), size=8)(images)
+    torch.testing.assert_close(drawn, images[:, 0])
+    torch.testing.assert_close(seen[0], 2 * images - 1)
+
+
+def test_a_network_compiled_in_place_is_refused_as_a_wrapped_one_is():
+    net = small_cnn(3, width=2)
+    check_net(net)
+    net.compile()
+    with pytest.raises(ValueError, match="must not be compiled"):
+        check_net(net)
+    with pytest.raises(ValueError, match="must not be compiled"):
+        check_net(torch.compile(small_cnn(3, width=2)))
+
+
+@pytest.mark.parametrize(
+    ("reached", "missing", "wrong", "said"),
+    [
+        ("a", "b", "", "no gradient for b, which move the loss: "),
+        ("a", "", "b", "the gradient of b disagrees with finite differences: "),
+        ("", "b", "a", "no gradient for b, which move the loss; the gradient of a disagrees"),
+        ("", "b", "", "no gradient at all: "),
+        ("", "", "", "no parameter moves the loss: "),
+        ("a", "", "", None),
+    ],
+)
+def test_the_report_says_what_is_missing_what_is_wrong_and_both(reached, missing, wrong, said):
+    found = list(_gradient_problems(tuple(reached), tuple(missing), tuple(wrong)))
+    assert len(found) == (said is not None) and all(line.startswith(said) for line in found)
+
+
+@pytest.mark.parametrize("area", [0.0, 1.5, -1.0])
+def test_a_centre_box_is_a_part_of_the_image(area):
+    with pytest.raises(ValueError, match="area must lie in"):
+        trivial.centre_box(torch.zeros(1, 3, 4, 4), area)
+    assert trivial.centre_box(torch.zeros(1, 3, 4, 4), 1.0).all()
+
+
+@pytest.mark.parametrize("grid", [(4, 0), (0, 4)])
+def test_a_grid_of_tokens_without_a_side_is_refused(grid):
+    with pytest.raises(ValueError, match="tokens must be"):
+        tokens(1, grid=grid)(torch.zeros(1, 1, 2))
+
+
+def test_an_attack_of_no_size_changes_nothing():
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(robustness.pgd(small_cnn(3, width=2), images, torch.tensor([0, 1]), 0.0, steps=1), images)
+
+
+def test_randomisation_speaks_of_the_network_with_every_layer_made_anew(monkeypatch):
+    stages = [{"rank_correlation": 0.1 * i} for i in range(4)]
+    monkeypatch.setattr(protocol, "weight_randomisation", lambda method, images, classes: stages)
+    data = ArrayData(torch.rand(4, 3, 8, 8), torch.arange(4) % 3)
+    found = protocol.randomisation(
+        CrossEntropy(small_cnn(3, width=2)), Splits("toy", data, data, data, tuple("abc"), "")
+    )
+    assert found == {"randomised": pytest.approx(0.3)}
