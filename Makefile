@@ -47,7 +47,7 @@ torture: $(READY)                    ## faults at every write, kills at every ca
 	@XAI_COURSE_TORTURE=long $(PY) -m pytest -n $(JOBS) --timeout=1200 -rA \
 	  tests/test_torture.py tests/test_torture_runs.py tests/test_metamorphic.py
 
-mutation: $(READY)                   ## do the tests notice a changed operator or number? hours; not in .ci/run
+mutation: $(READY)                   ## do the tests notice a changed operator or number? an hour or two; not in .ci/run
 	@$(PY) -m tools.mutate
 
 lint: $(READY)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +44,7 @@ def test_operators_and_numbers_change_messages_and_docstrings_do_not(file):
 
 def test_each_mutant_differs_in_that_one_place(file):
     plain = ast.unparse(ast.parse(SOURCE))
-    texts = [mutate.mutated(SOURCE, mutant) for mutant in mutate.mutants(file)]
+    texts = [ast.unparse(mutate.mutated(SOURCE, mutant)) for mutant in mutate.mutants(file)]
     assert len(set(texts)) == len(texts) and plain not in texts
     for text in texts:
         assert sum(a != b for a, b in zip(text.splitlines(), plain.splitlines(), strict=True)) == 1
@@ -52,16 +56,76 @@ def test_a_name_survives_an_edit_above(file):
     assert {m.name for m in mutate.mutants(file)} == before
 
 
-@pytest.mark.parametrize(
-    ("body", "verdict"),
-    [("assert shout(-1) is True", "noticed"), ("assert shout", "survived"), ("while True: pass", "late")],
-)
-def test_verdicts_of_real_tests(file, body, verdict):
-    test = file.parents[1] / "tests" / "test_toy.py"
-    test.write_text(f"from xai_course.toy import shout\n\n\ndef test_toy():\n    {body}\n")
-    mutant = next(m for m in mutate.mutants(file) if m.change == "x + 1 < -x -> x + 1 <= -x")
-    mutant = next(m for m in mutate.mutants(file) if m.change == "-x -> x") if verdict == "noticed" else mutant
-    assert mutate.noticed(mutant, 4.0 if verdict == "late" else 60.0) == verdict
+JUDGED = {  # a function of the library, a test of it, and what becomes of the function's one mutant
+    "looked": ("return -x", "assert looked(1) == -1", "noticed tests/test_toy.py::test_looked"),
+    "blind": ("return -x", "assert abs(blind(1)) == 1", "survived 1 tests"),
+    "idle": ("return -x", "assert idle", "survived 0 tests"),
+    "ends": ("while not x: pass", "ends(1)", "late tests/test_toy.py::test_ends"),
+    "two": ("return [-x for _ in 'a']", "assert two(1) == [-1]", "noticed tests/test_toy.py::test_two"),
+    "preset": ("''; return x", "assert preset() == 2", "noticed tests/test_toy.py::test_preset"),
+    "unread": ("''; return x", "unread()", "survived 1 tests"),
+    "alone": ("return -x", "alone(1); assert RUN", "survived 1 tests"),
+    "slow": ("return -x", "slow(1)", "survived 1 tests, 1 slower tests untried"),
+}
+BEFORE = """import time
+from xai_course.toy import *
+RUN = []
+
+def test_a_helper():
+    RUN.append(1)  # what test_alone needs, so that it fails on its own
+
+def test_slower():
+    start = time.process_time()
+    while time.process_time() < start + 0.3: pass
+    assert slow(1) == -1
+"""
+SCRIPT = """import sys
+from pathlib import Path
+from tools import mutate, noticing
+root = mutate.ROOT = noticing.ROOT = Path(sys.argv[1])
+sys.path.insert(0, str(root))
+noticing.prepared, mutate.files = (lambda: None), lambda: [root / "xai_course/toy.py"]
+traces, verdicts = mutate.Traces(root / "traces.json"), mutate.Verdicts(root / "verdicts.jsonl")
+mutate.judge(mutate.mutants(root / "xai_course/toy.py"), traces, verdicts, 0.2)
+"""
+
+
+def test_verdicts_of_real_tests(file):
+    """In a process of its own, as the command runs; the second call judges nothing again but what is due."""
+    default = {"preset": "=2", "unread": "=2"}
+    file.write_text("\n".join(f"def {n}(x{default.get(n, '')}):\n    {body}\n" for n, (body, _, _) in JUDGED.items()))
+    tests = file.parents[1] / "tests" / "test_toy.py"
+    tests.write_text(BEFORE + "\n".join(f"def test_{n}():\n    {body}\n" for n, (_, body, _) in JUDGED.items()))
+
+    def said():
+        call = [sys.executable, "-c", SCRIPT, str(file.parents[1])]
+        done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=Path(mutate.__file__).parents[1])
+        assert done.returncode == 0, done.stderr + done.stdout
+        lines = [line.split(maxsplit=1) for line in done.stdout.splitlines() if "toy.py:" in line and "(line " in line]
+        return {rest.split(":")[1]: f"{word} {rest.split(') ')[1]}" for word, rest in lines}
+
+    assert said() == {name: verdict for name, (_, _, verdict) in JUDGED.items()}
+    tests.write_text(tests.read_text() + "\ndef test_blindness():\n    assert blind(1) == -1\n")
+    again = said()
+    assert (
+        again["blind"] == "noticed tests/test_toy.py::test_blindness" and "looked" not in again and "idle" not in again
+    )
+
+
+def test_traces_are_kept_until_a_file_they_name_changes(file, tmp_path, monkeypatch):
+    monkeypatch.setattr("tools.noticing.ROOT", tmp_path)
+    traces = mutate.Traces(tmp_path / "traces.json")
+    (tmp_path / "tests" / "test_toy.py").write_text("")
+    traces.add("tests/test_toy.py", [("tests/test_toy.py::test_toy", 0.1, {"xai_course/toy.py": [7]})], False)
+    again = mutate.Traces(tmp_path / "traces.json", 60)
+    assert not mutate.Traces(tmp_path / "traces.json", 61).fresh("tests/test_toy.py")  # it was cut at 60
+    assert again.fresh("tests/test_toy.py") and not again.fresh("tests/test_other.py")
+    mutant = next(
+        m for m in mutate.mutants(file) if m.change == "x + 1 < -x -> x + 1 <= -x"
+    )  # on the function's last line
+    assert mutate.chosen(mutant, again.tests(), 60) == ([], 0)
+    file.write_text(SOURCE + "\n")
+    assert not again.fresh("tests/test_toy.py")
 
 
 def test_a_known_survivor_needs_a_reason_and_counts(tmp_path):
@@ -71,13 +135,11 @@ def test_a_known_survivor_needs_a_reason_and_counts(tmp_path):
     assert "100.0% of 2" in mutate.table(results, known) and "survived:" not in mutate.table(results, known)
 
 
-def test_a_name_that_comes_through_a_door_brings_its_test(file):
-    test = file.parents[1] / "tests" / "test_toy.py"
-    for line, counts in (
-        ("from xai_course import shout", True),
-        ("from xai_course import toy", True),
-        ("from xai_course.toy import LEVEL", True),
-        ("from xai_course import other", False),
-    ):
-        test.write_text(line)
-        assert (mutate.tests_of("xai_course/toy.py") == [test]) == counts, line
+def test_the_count_says_what_was_noticed_by_room_and_the_page_says_the_same():
+    results = {"xai_course/a/b.py:f: 1 -> 2 #1": "survived", "xai_course/c.py:f: 2 -> 3 #1": "late"}
+    count = tomllib.loads(mutate.counted(results, {"xai_course/a/b.py:f: 1 -> 2 #1": "a reason"}))
+    assert count == {
+        **{"mutants": 2, "noticed": 1, "explained": 1},
+        "a": {"mutants": 1, "noticed": 0, "explained": 1},
+        "c": {"mutants": 1, "noticed": 1, "explained": 0},
+    }

@@ -1,37 +1,37 @@
-"""Would a test notice? Changes one operator or number of the library at a time and runs the tests that import the file.
+"""Would a test notice? Changes one operator or number of the library at a time and runs the tests that execute it.
 
 ``python -m tools.mutate --sample 300`` takes a fixed sample (a hash of place and change decides, so that an edit
-elsewhere leaves it alone), spread over the files by their number of places. Every mutant runs in a forked child on a
-shadow of the package in which one file differs. A mutant that no test notices survives; `tests/survivors.toml` lists
-those that are known, with the reason why nothing can or need notice them. Exit status 1: the share noticed or explained
-is below the floor.
+elsewhere leaves it alone), spread over the files by their number of places. Which test executes which line, and in how
+many seconds, is measured first and kept in ``_build/mutation``. So are the verdicts: a call that was ended goes on
+where it was. Each mutant meets the tests that execute its statement, the fastest first, until one fails or
+``--seconds`` of tests are spent. A mutant that no test notices survives; `tests/survivors.toml` lists those that are
+known, with the reason why nothing can or need notice them. ``--write`` keeps the count in ``tests/mutation.toml``. Exit
+status 1: the share noticed or explained is below the floor.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import copy
 import hashlib
 import json
-import os
-import shutil
-import signal
 import sys
-import tempfile
-import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tools import BUILD, ROOT
+from tools import BUILD, ROOT, noticing
+from tools.noticing import Test
 
 PACKAGE = ROOT / "xai_course"
 ROOMS = ("methods", "maps", "measure", "train", "preset")
 FLOOR = 0.92
 KNOWN = ROOT / "tests" / "survivors.toml"
+COUNT = ROOT / "tests" / "mutation.toml"
+KEPT = BUILD / "mutation"
+READERS = ("tests/test_defaults.py",)  # read what a module computes when it is imported, and execute no line of it
 SWAPPED = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
     **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.And: ast.Or, ast.Or: ast.And},
@@ -46,6 +46,8 @@ class Mutant(NamedTuple):
     line: int
     change: str
     number: int  # counts equal changes within a function
+    lines: tuple[tuple[int, int], ...] = ()  # first and last line of what it stands in, from the statement outwards
+    live: bool = True  # stands in the body of a function, and not in what is computed when the module is imported
 
     @property
     def name(self) -> str:
@@ -57,24 +59,42 @@ class Mutant(NamedTuple):
         return hashlib.sha256(self.name.encode()).hexdigest()
 
 
-def places(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
-    """Nodes inside functions and classes that compute, with the name around them; no annotations, no messages."""
+class Place(NamedTuple):
+    """A node that computes, the dotted name around it, and the fields of `Mutant` of the same names."""
 
-    def walk(node: ast.AST, where: str) -> Iterator[tuple[ast.AST, str]]:
+    node: ast.AST
+    where: str
+    lines: tuple[tuple[int, int], ...]
+    live: bool
+
+
+def places(tree: ast.Module) -> Iterator[Place]:
+    """Nodes inside functions and classes that compute; no annotations, no messages."""
+
+    def walk(node: ast.AST, where: str, around: tuple[tuple[int, int], ...], live: bool) -> Iterator[Place]:
+        if isinstance(node, (ast.Raise, ast.JoinedStr)):  # the words of a message are for people
+            return
+        lines = around
+        if isinstance(node, ast.stmt):
+            body = getattr(node, "body", None)
+            last = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno or node.lineno
+            lines = ((node.lineno, last), *around)
+        inner = around
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             where = f"{where}.{node.name}".lstrip(".")
-        skipped: set[int] = {id(getattr(node, "annotation", None)), id(getattr(node, "returns", None))}
-        if isinstance(node, ast.Raise):  # the words of a message are for people
-            return
-        if isinstance(node, ast.JoinedStr):
-            return
+            inner = ((node.body[0].lineno, node.end_lineno or node.lineno), *around)
+            if not live:  # what its head computes is met by what executes its body
+                lines = inner
         if where:
-            yield node, where
+            yield Place(node, where, lines, live)
+        skipped = {id(getattr(node, "annotation", None)), id(getattr(node, "returns", None))}
+        body = {id(each) for each in getattr(node, "body", ())} if isinstance(node, ast.FunctionDef) else set()
         for child in ast.iter_child_nodes(node):
             if id(child) not in skipped:
-                yield from walk(child, where)
+                statement = isinstance(child, ast.stmt)
+                yield from walk(child, where, inner if statement else lines, live or id(child) in body)
 
-    yield from walk(tree, "")
+    yield from walk(tree, "", (), False)
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -99,10 +119,11 @@ def mutants(path: Path) -> list[Mutant]:
     """Every change that can be made to a file, in the order of the file."""
     found: list[Mutant] = []
     seen: dict[tuple[str, str], int] = {}
-    for node, where in places(ast.parse(path.read_text("utf-8"))):
+    file = path.relative_to(ROOT).as_posix()
+    for node, where, lines, live in places(ast.parse(path.read_text("utf-8"))):
         for change, _ in changes(node):
             number = seen[where, change] = seen.get((where, change), 0) + 1
-            found.append(Mutant(path.relative_to(ROOT).as_posix(), where, node.lineno, change, number))
+            found.append(Mutant(file, where, getattr(node, "lineno", 0), change, number, lines, live))
     return found
 
 
@@ -114,15 +135,16 @@ class _Change(ast.NodeTransformer):
         return self.replacement if node is self.target else self.generic_visit(node)
 
 
-def mutated(source: str, mutant: Mutant) -> str:
-    """The file's text with that one change."""
+def mutated(source: str, mutant: Mutant) -> ast.Module:
+    """The file with that one change."""
     tree, count = ast.parse(source), 0
-    for target, where in places(tree):
+    for target, where, *_ in places(tree):
         for change, replacement in changes(target):
             if (where, change) == (mutant.where, mutant.change):
                 count += 1
                 if count == mutant.number:
-                    return ast.unparse(ast.fix_missing_locations(_Change(target, replacement).visit(tree)))
+                    new: ast.Module = _Change(target, ast.copy_location(replacement, target)).visit(tree)
+                    return ast.fix_missing_locations(new)
     raise ValueError(f"{mutant.name} is not in the file")
 
 
@@ -139,83 +161,67 @@ def sample(count: int, rooms: Sequence[str] = ROOMS) -> list[Mutant]:
     return sorted(chosen, key=lambda m: m.rank)[:count]
 
 
-def tests_of(file: str) -> list[Path]:
-    """Test files that import the file's module by whatever name, or something of it through a door above it."""
-    stem = Path(file).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
-    package, _, name = stem.rpartition(".")
-    own = {getattr(node, "name", None) for node in ast.parse((ROOT / file).read_text("utf-8")).body}
-    found = []
+def test_files(of: Sequence[Path]) -> list[str]:
+    """Test files that import something of the rooms by whatever door, and the files themselves for their examples."""
+    rooms = {".".join(path.relative_to(ROOT).with_suffix("").parts[:2]) for path in of}
+    found = [ROOT / reader for reader in READERS if (ROOT / reader).is_file()]
     for test in sorted((ROOT / "tests").glob("test_*.py")):
-        for node in ast.walk(ast.parse(test.read_text("utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = {alias.name for alias in node.names}
-                door = stem.startswith(f"{node.module}.") and names & own
-                if node.module == stem or door or (node.module == package and name in names):
-                    found.append(test)
-                    break
-    return found
+        nodes = [node for node in ast.walk(ast.parse(test.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+        names = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
+        if any(name == room or name.startswith(f"{room}.") for name in names for room in rooms):
+            found.append(test)
+    return [path.relative_to(ROOT).as_posix() for path in [*of, *found]]
 
 
-def shadow(folder: Path, mutant: Mutant) -> None:
-    """The repository in ``folder`` as links, with one changed file."""
-    changed = Path(mutant.file)
-    for path in ROOT.iterdir():
-        if path.name != changed.parts[0]:
-            (folder / path.name).symlink_to(path)
-    here, there = ROOT / changed.parts[0], folder / changed.parts[0]
-    for part in (*changed.parts[1:], None):
-        there.mkdir()
-        for path in here.iterdir():
-            if path.name not in (part, "__pycache__") and part is not None:
-                (there / path.name).symlink_to(path)
-        if part is None or part == changed.name:
+class Traces:
+    """Which test executes which line, by test file; kept until the test file or a file it executes changes.
+
+    Args:
+        seconds: for the tests of one file; what was traced within fewer, and had not ended, is traced again.
+    """
+
+    def __init__(self, path: Path, seconds: float = 60):
+        self.path, self.seconds = path, seconds
+        self.kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+    def fresh(self, test_file: str) -> bool:
+        entry = self.kept.get(test_file, {"needs": {"": "never traced"}, "cut": None})
+        same = all(noticing.digest(file) == value for file, value in entry["needs"].items())
+        return same and (entry["cut"] is None or self.seconds <= entry["cut"])
+
+    def add(self, test_file: str, found: Sequence[Any], whole: bool) -> None:
+        files = {test_file, *(file for _, _, lines in found for file in lines)}
+        needs = {file: noticing.digest(file) for file in sorted(files)}
+        self.kept[test_file] = {"needs": needs, "cut": None if whole else self.seconds, "tests": found}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.kept), "utf-8")
+
+    def tests(self) -> list[Test]:
+        """Fastest first."""
+        found = [
+            Test(name, seconds, {file: frozenset(numbers) for file, numbers in lines.items()})
+            for test_file in sorted(self.kept)
+            for name, seconds, lines in self.kept[test_file]["tests"]
+        ]
+        return sorted(found, key=lambda test: test.seconds)
+
+
+def chosen(mutant: Mutant, tests: Sequence[Test], seconds: float) -> tuple[list[Test], int]:
+    """Tests that execute the statement (the function, the class, the file), within the seconds; how many are left."""
+    spans = mutant.lines[:1] if mutant.live else (*mutant.lines, (1, sys.maxsize))
+    for first, last in spans:
+        found = [test for test in tests if any(first <= line <= last for line in test.lines.get(mutant.file, ()))]
+        if found:
             break
-        here, there = here / part, there / part
-    (there / changed.name).write_text(mutated((ROOT / changed).read_text("utf-8"), mutant), "utf-8")
-
-
-def noticed(mutant: Mutant, seconds: float) -> str:
-    """ "noticed", "late" (a test ran into the time limit, which counts as noticed), or "survived"."""
-    tests = tests_of(mutant.file)
-    if not tests:
-        return "survived"
-    folder = Path(tempfile.mkdtemp(prefix="mutant-"))
-    try:
-        shadow(folder, mutant)
-        child = os.fork()
-        if child == 0:
-            with contextlib.suppress(BaseException):
-                os._exit(_in_child(folder, tests))
-            os._exit(1)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                return "noticed" if status else "survived"
-            time.sleep(0.05)
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return "late"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _in_child(folder: Path, tests: Sequence[Path]) -> int:
-    """Pytest on the shadow, quiet; 0 only if every test passed."""
-    import pytest
-
-    os.setpgid(0, 0)
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(null, stream)
-    os.chdir(folder)
-    os.environ["PYTHONPATH"] = str(folder)
-    sys.path.insert(0, str(folder))
-    for name in [each for each in sys.modules if each.split(".")[0] == PACKAGE.name]:
-        del sys.modules[name]  # the parent's own: the shadow's must be imported
-    sys.dont_write_bytecode = True
-    names = [str(folder / test.relative_to(ROOT)) for test in tests]
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", *names]))
+    if not mutant.live:
+        found = [*found, *(test for test in tests if test.name.split("::")[0] in READERS)]
+    spent, taken = 0.0, list[Test]()
+    for test in found:
+        spent += test.seconds
+        if taken and spent > seconds:
+            break
+        taken.append(test)
+    return taken, len(found) - len(taken)
 
 
 def reasons(path: Path = KNOWN) -> dict[str, str]:
@@ -223,7 +229,7 @@ def reasons(path: Path = KNOWN) -> dict[str, str]:
     return dict(tomllib.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
 
-def table(results: dict[str, str], known: dict[str, str]) -> str:
+def table(results: Mapping[str, str], known: Mapping[str, str]) -> str:
     """One line per room: noticed of all, and the survivors without a reason."""
     rooms: dict[str, list[str]] = {}
     for name, verdict in results.items():
@@ -239,31 +245,109 @@ def table(results: dict[str, str], known: dict[str, str]) -> str:
     )
 
 
+def counted(results: Mapping[str, str], known: Mapping[str, str]) -> str:
+    """The count as TOML: the whole sample, then each room."""
+    rooms: dict[str, list[str]] = {"": list(results)}
+    for name in sorted(results):
+        rooms.setdefault(Path(name.split(":")[0]).with_suffix("").parts[1], []).append(name)
+    text = "# Written by `python -m tools.mutate --write`: how many changed operators and numbers the tests notice.\n"
+    for room, names in rooms.items():
+        survived = [name for name in names if results[name] == "survived"]
+        explained = sum(name in known for name in survived)
+        text += f"\n[{room}]\n" if room else ""
+        text += f"mutants = {len(names)}\nnoticed = {len(names) - len(survived)}\nexplained = {explained}\n"
+    return text
+
+
+class Verdicts:
+    """One line of JSON per judged mutant; a later line counts. Judged anew when its file or its tests change."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+        self.kept: dict[str, dict[str, Any]] = {entry["name"]: entry for entry in map(json.loads, lines)}
+
+    def due(self, mutant: Mutant, tests: Sequence[Test]) -> bool:
+        entry = self.kept.get(mutant.name)
+        if entry is None or entry["source"] != noticing.digest(mutant.file):
+            return True
+        names = [test.name for test in tests]
+        return entry["by"] not in names if entry["by"] else entry["tests"] != names
+
+    def add(self, mutant: Mutant, verdict: str, by: str, tests: Sequence[Test], untried: int) -> None:
+        entry = {"name": mutant.name, "verdict": verdict, "by": by, "source": noticing.digest(mutant.file)}
+        entry |= {"untried": untried, "tests": [] if by else [test.name for test in tests]}
+        self.kept[mutant.name] = entry
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            print(json.dumps(entry), file=file)
+        left = f", {untried} slower tests untried" if untried and not by else ""
+        print(f"{verdict:<9} {mutant.name} (line {mutant.line}) {by or f'{len(tests)} tests'}{left}", flush=True)
+
+
+def judge(sampled: Sequence[Mutant], traces: Traces, verdicts: Verdicts, seconds: float) -> None:
+    """Traces the tests that are not traced yet, then runs each mutant's tests; all on one collection."""
+    library = [path.relative_to(ROOT).as_posix() for path in files()]
+
+    def work(session: noticing.Session) -> None:
+        for test_file in test_files(files()):
+            if not traces.fresh(test_file):
+                found, whole = session.trace(test_file, library, traces.seconds)
+                traces.add(test_file, found, whole)
+                cut = "" if whole else ", then cut"
+                print(f"{len(found)} tests of {test_file}: {sum(t[1] for t in found):.1f} s{cut}", flush=True)
+        tests = traces.tests()
+        for mutant in sampled:
+            taken, untried = chosen(mutant, tests, seconds)
+            if verdicts.due(mutant, taken):
+                path = str(ROOT / mutant.file)
+                module = compile(mutated(Path(path).read_text("utf-8"), mutant), path, "exec", dont_inherit=True)
+                change: Callable[[], object]
+                if mutant.live:
+                    change = noticing.in_memory(session.functions[path], module)
+                else:
+                    change = noticing.defaults(module, mutant.file.removesuffix(".py").replace("/", "."))
+                    if noticing.forked(lambda tell, change=change: not change())[0] != "passed":
+                        continue  # on disk
+                verdict, by = session.noticed(change, taken)
+                if mutant.live or by:
+                    verdicts.add(mutant, verdict, by, taken, untried)
+
+    noticing.prepared()
+    noticing.Session(work).start(test_files(files()))
+    for mutant in sampled:
+        taken, untried = chosen(mutant, traces.tests(), seconds)
+        if verdicts.due(mutant, taken):
+            text = ast.unparse(mutated((ROOT / mutant.file).read_text("utf-8"), mutant))
+            verdicts.add(mutant, *noticing.on_disk(mutant.file, text, taken), taken, untried)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sample", type=int, default=300, help="how many mutants (default 300)")
     parser.add_argument("--room", action="append", help=f"only these rooms, of {', '.join(ROOMS)}")
-    parser.add_argument("--part", default="1/1", help="every n-th of the sample, such as 1/2 and 2/2 on two cores")
-    parser.add_argument("--seconds", type=float, default=240, help="time limit per mutant")
+    parser.add_argument("--seconds", type=float, default=60, help="CPU seconds of tests per mutant")
+    parser.add_argument("--per-file", type=float, default=300, help="CPU seconds for tracing the tests of one file")
+    parser.add_argument("--table", action="store_true", help="judge nothing, print the kept verdicts")
+    parser.add_argument("--write", action="store_true", help=f"keep the count in {COUNT.relative_to(ROOT)}")
     given = parser.parse_args()
-    import torch  # once, before the forks
-
-    torch.set_num_threads(1)
-    part, parts = map(int, given.part.split("/"))
-    chosen = sample(given.sample, given.room or ROOMS)[part - 1 :: parts]
-    kept = BUILD / f"mutants-{part}-{parts}.json"
-    results: dict[str, str] = json.loads(kept.read_text()) if kept.is_file() else {}
-    for mutant in chosen:
-        if mutant.name not in results:
-            results[mutant.name] = noticed(mutant, given.seconds)
-            kept.parent.mkdir(exist_ok=True)
-            kept.write_text(json.dumps(results, indent=1))
-            print(f"{results[mutant.name]:<9} {mutant.name} (line {mutant.line})", flush=True)
-    results = {mutant.name: results[mutant.name] for mutant in chosen}
-    known = reasons()
+    sampled = sample(given.sample, given.room or ROOMS)
+    verdicts, known = Verdicts(KEPT / "verdicts.jsonl"), reasons()
+    if not given.table:
+        judge(sampled, Traces(KEPT / "traces.json", given.per_file), verdicts, given.seconds)
+    entries = [verdicts.kept[mutant.name] for mutant in sampled if mutant.name in verdicts.kept]
+    results = {
+        entry["name"]: entry["verdict"]
+        for entry in entries
+        if entry["source"] == noticing.digest(entry["name"].split(":")[0])
+    }
     print(table(results, known))
+    if len(results) < len(sampled):
+        print(f"not judged yet: {len(sampled) - len(results)} of {len(sampled)}")
+    if given.write:
+        COUNT.write_text(counted(results, known), "utf-8")
     left = [name for name, verdict in results.items() if verdict == "survived" and name not in known]
-    return 1 if len(left) > (1 - FLOOR) * len(results) else 0
+    return 1 if len(results) < len(sampled) or len(left) > (1 - FLOOR) * len(results) else 0
 
 
 if __name__ == "__main__":
