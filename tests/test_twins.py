@@ -118,7 +118,7 @@ def fake(row, values) -> Record:
     metrics = dict.fromkeys((*row.shown, *NAMES), Metric(values))
     return Record(
         row.name, "cpu", (0, 1, 2), metrics, {}, {}, {"name": "toys", "fingerprints": ["a"]}, "CPU", {}, "0", "0",
-        tuple(60 * v for v in values), 1.0, "2026-01-01",
+        (9.0, 99.0, 9.0), 1.0, "2026-01-01", cpu_seconds=tuple(60 * v for v in values),
     )  # fmt: skip
 
 
