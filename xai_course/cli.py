@@ -85,7 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     kept = command("records", _records, "what the records took, by paper, or which of them are stale")
     kept.add_argument("--stale", action="store_true", help="those of other code or settings; exit status 1 if any")
     kept.add_argument("--recheck", metavar="PATTERN", help="train one seed of each stale one again and compare")
-    kept.add_argument("--workers", default=1, type=int, help="for --recheck, as for run")
     said = command("claims", _claims, "comparisons that the book makes, judged; exit status 1 if one fails")
     said.add_argument("pattern", nargs="?", default="*", help="a page (bench) or a shell pattern ('bench/shifted_*')")
 
@@ -206,7 +205,7 @@ def _records(options: argparse.Namespace) -> int:
 
     if options.recheck:
         other = 0
-        for line in recheck(options.recheck, options.workers):
+        for line in recheck(options.recheck):
             print(line, flush=True)
             other += not line.endswith("as recorded")
         return int(other > 0)

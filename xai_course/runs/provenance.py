@@ -50,7 +50,7 @@ def stale_lines() -> list[str]:
     return [*lines, f"{len(found)} of {sum(1 for _ in every())} records are stale: {counted}"] if found else []
 
 
-def recheck(pattern: str = "*", workers: int = 1) -> Iterator[str]:
+def recheck(pattern: str = "*") -> Iterator[str]:
     """Trains the cheapest seed of every record that only the code makes stale; one line each, the quickest first.
 
     Where every metric comes out as recorded, the record says so (``checked``) and is no longer stale. Else it is left
@@ -61,7 +61,7 @@ def recheck(pattern: str = "*", workers: int = 1) -> Iterator[str]:
     for record in sorted(found, key=lambda r: min(r.seconds)):
         seed = record.seeds[record.seconds.index(min(record.seconds))]
         jobs[record.experiment, record.preset, seed, True, True] = record
-    for job, result in sweep.work(list(jobs), workers):
+    for job, result in sweep.work(list(jobs), 1):
         record, seed = jobs[job], job[2]
         if isinstance(result, BaseException):
             yield f"{record.experiment} [{record.preset}]: seed {seed} failed, {type(result).__name__}: {result}"
