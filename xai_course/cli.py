@@ -150,9 +150,8 @@ def _run(options: argparse.Namespace) -> int:
         rows[0].preset(options.preset)  # says which presets there are
     if len(runnable) < len(rows):
         print(f"{len(rows) - len(runnable)} rows are left out: they have no preset {options.preset}", file=sys.stderr)
-    for kept, said in ((False, "keep no promise of colab"), (None, "were never estimated for colab")):
-        if options.preset == "colab" and (there := [row.name for row in runnable if promised(row) is kept]):
-            print(f"{len(there)} rows {said}, such as {there[0]}", file=sys.stderr)
+    if options.preset == "colab" and (there := [row.name for row in runnable if not promised(row)]):
+        print(f"{len(there)} rows keep no promise of colab, such as {there[0]}", file=sys.stderr)
     many = len(runnable) * options.seeds > ASK_ABOVE
     if options.dry_run or many:
         plan = plan_text(runnable, options.preset, options.seeds)
