@@ -23,6 +23,7 @@ from xai_course.methods import (
     GroupDRO,
     MaskedInput,
     Pasted,
+    PastedOften,
     ReFF,
     Reweighted,
     RightReasons,
@@ -95,10 +96,29 @@ def test_changed_images_are_what_is_learnt():
             next(method.losses(b._replace(masks=None), CLOCK))
 
 
+def test_pasted_often_learns_drawn_objects_on_drawn_backgrounds_and_the_rest_of_the_batch():
+    few, many, net = batch(3), batch(6), small_cnn(3, width=2, seed=0)
+    few = few._replace(images=few.images.flip(0))
+    torch.manual_seed(5)
+    drawn = torch.randint(3, (6,))
+    made = [pasted(few.images[[o, b]], few.masks[[o, b]])[0] for o, b in drawn.view(3, 2).tolist()]
+    seen = many._replace(images=torch.stack([*made, *many.images[3:]]))
+    seen = seen._replace(labels=torch.cat([few.labels[drawn[::2]], many.labels[3:]]))
+    expected = torch.stack(losses_of(copy.deepcopy(net), seen)).mean()
+    torch.manual_seed(5)
+    method = PastedOften(net, lambda: few, share=0.5)
+    assert torch.allclose(next(method.losses(many._replace(masks=None), CLOCK))["total"], expected)
+    with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], got -0.5"):
+        PastedOften(net, lambda: few, share=-0.5)
+    with pytest.raises(ValueError, match="at least one image, got none"):
+        PastedOften(net, lambda: batch(0))
+
+
 @pytest.mark.parametrize(
     "method",
     [
         partial(Pasted, share=0.0),
+        partial(PastedOften, annotated=partial(batch, 2), share=0.0),
         partial(MaskedInput, share=0.0),
         partial(RightReasons, balance=0.0),
         partial(CDEP, balance=0.0),

@@ -18,6 +18,7 @@ LOOK = {  # way to colour and mark; cross-entropy is grey
     "ce": ("0.45", "x"),
     "smoothing": ("#000000", "*"),
     "pasted": (CYCLE[0], "o"),
+    "pasted_often": ("#00305a", "p"),
     "masked": (CYCLE[5], "s"),
     "rrr": (CYCLE[3], "D"),
     "energy": (CYCLE[1], "^"),
@@ -174,7 +175,7 @@ def _along(panels: Mapping[str, Mapping[str, str]]):
             level = page.record(f"{name}/full", "ce")
             assert level is not None
             axis.axhline(level.metrics["accuracy"].mean, color=LOOK["ce"][0], lw=1, ls=":")
-            for k, way in enumerate(page.declared()["several"]["some"]):
+            for k, way in enumerate(page.declared()["several"]["few"]):
                 colour, mark = LOOK[way]
                 points = []
                 for place, condition in enumerate(places.values()):

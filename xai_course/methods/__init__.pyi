@@ -143,6 +143,7 @@ from .check import check_explanation_loss as check_explanation_loss
 from .shortcuts import CDEP as CDEP
 from .shortcuts import MaskedInput as MaskedInput
 from .shortcuts import Pasted as Pasted
+from .shortcuts import PastedOften as PastedOften
 from .shortcuts import RightReasons as RightReasons
 from .shortcuts import decomposed as decomposed
 from .shortcuts import masked_input as masked_input

@@ -3,7 +3,7 @@ r"""What masks can do without a penalty on a class map: other backgrounds, no ba
 An image whose mask covers all of it is one that nobody annotated: each method here takes it as it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,45 @@ class MaskedInput(_Changed):
 
     def change(self, images: Tensor, masks: Tensor) -> Tensor:
         return masked_input(images, masks, self.share)
+
+
+class PastedOften(Method):
+    """Mean cross-entropy where annotated objects on annotated backgrounds take the place of a share of every batch.
+
+    `Pasted` shows an annotated image once in an epoch, which is little where few are; here ``share`` says how often.
+    Object and background are drawn anew in every step (torch's global generator), each from all annotated images.
+
+    Args:
+        net: any classifier.
+        annotated: called without arguments gives the annotated images as a `Batch`; None for ``net.annotated``.
+        share: of the batch, in [0, 1]: its first images make room.
+
+    Raises:
+        ValueError: a share outside [0, 1], or no annotated image.
+
+    Example:
+        >>> few = Batch(torch.rand(2, 1, 2, 2), torch.tensor([0, 2]), torch.eye(2).expand(2, 2, 2), torch.arange(2))
+        >>> method = PastedOften(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), lambda: few)
+        >>> many = Batch(torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 1, 2]), None, torch.arange(4))
+        >>> list(next(method.losses(many, Clock())))
+        ['total']
+    """
+
+    def __init__(self, net: nn.Module, annotated: Callable[[], Batch] | None = None, share: float = 0.5):
+        super().__init__(net)
+        require(0 <= share <= 1, "share must lie in [0, 1]", share)
+        self.few, self.share = (annotated or vars(net)["annotated"])(), share
+        require(len(self.few.labels), "annotated must give at least one image, got none")
+
+    def losses(self, batch: Batch, clock: Clock) -> Iterator[Losses]:
+        count, few = round(self.share * len(batch.labels)), self.few.to(batch.images.device)
+        drawn = torch.randint(len(few.labels), (2 * count,)).to(batch.images.device)
+        made = pasted(few.images[drawn], masks_of(few)[drawn])[::2]  # each on the one after it, which only lends
+        images, labels = (
+            torch.cat([made, batch.images[count:]]),
+            torch.cat([few.labels[drawn[::2]], batch.labels[count:]]),
+        )
+        yield {"total": classification_loss(self.net(images), labels)}
 
 
 class RightReasons(Method):

@@ -1,4 +1,4 @@
-"""What rows on sets with a shortcut need: the sets under a preset, and held-out images for a last layer."""
+"""What rows on sets with a shortcut need: the sets under a preset, and images that a method looks at on its own."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -25,4 +25,13 @@ def with_held(splits: Splits, *, of: Callable[[Splits], nn.Module]) -> nn.Module
     """``of`` that knows the balanced held-out images, for `DFR`."""
     net = of(splits)
     net.held = partial(all_of, splits.validation.balanced)  # type: ignore[attr-defined,assignment]
+    return net
+
+
+def with_annotated(splits: Splits, *, of: Callable[[Splits], nn.Module]) -> nn.Module:
+    """``of`` that knows the annotated training images, for `PastedOften`."""
+    net, train = of(splits), splits.train
+    assert isinstance(train, Cued) and train.masks is not None
+    known = (~train.masks.flatten(1).all(1)).nonzero().flatten()
+    net.annotated = partial(train.__getitems__, known.tolist())  # type: ignore[assignment]
     return net
