@@ -108,6 +108,8 @@ def write(paper: str, doc: dict[str, Any]) -> None:
     for way, tuned in doc["tuned"].items():
         chosen = ", ".join(f'"{setting}" = {value!r}' for setting, value in tuned["chosen"].items())
         before, head, rest = text.partition(f"[tuned.{way}]\n")
+        if not head:
+            raise ValueError(f"{path} must hold a line [tuned.{way}] and nothing else on it")
         text = before + head + re.sub(r"(?<=\nchosen = ){.*}", f"{{ {chosen} }}", rest, count=1)
     rows = "".join(f'\n  ["{s}", "{w}", {v!r}],' for s, w, v in doc["beyond_grid"]["values"])
     text = re.sub(r"(\[beyond_grid\]\nvalues = )\[(?:\n  \[.*\],)*\n?\]", rf"\1[{rows}{chr(10) * bool(rows)}]", text)
