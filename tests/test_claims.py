@@ -209,3 +209,10 @@ def test_the_norm_share_may_shorten_a_right_patch():
     loss = F.cross_entropy((weights[:, None] * patches.detach()).sum(0), torch.tensor(0))
     (gradient,) = torch.autograd.grad(loss, patches)  # through the weights only
     assert gradient[2] @ patches[2] > 0 and patches[2].argmax() == 0
+
+
+def test_a_bare_claim_leaves_out_its_seeds_only():
+    assert pages.claim_text("masks/digits_pasted") == pages.claim_text("masks/digits_pasted bare") + ", 20 seeds"
+    assert pages.claim_text("masks/digits_reff bare") == pages.claim_text(
+        "masks/digits_reff"
+    )  # open: it names no seeds

@@ -1,7 +1,8 @@
 """Claims on pages: a role that prints one, and the gate that finds sentences which compare without one.
 
-``{claim}`page/name` `` becomes the claim's numbers, such as "+.20 [.12, .29], 5 seeds"; a notebook, which knows no
-roles, names one in a comment: ``<!-- claim page/name -->``. A claim that the records do not bear is an error.
+``{claim}`page/name` `` becomes the claim's numbers, such as "+.20 [.12, .29], 5 seeds"; with " bare" behind the name
+the same without the seeds, for a page that says how many beside its figure. A notebook, which knows no roles, names one
+in a comment: ``<!-- claim page/name -->``. A claim that the records do not bear is an error.
 
 The gate lists every sentence of page or notebook that names a method beside a word that compares, has no claim in its
 paragraph and is not in ``data/unclaimed.toml``. That list can only shrink: a sentence that is gone must leave it.
@@ -33,7 +34,7 @@ METHOD = re.compile(
     r"|\{record\}",
     re.I,
 )
-NAMED = re.compile(r"\{claim\}`([^`]+)`|<!-- claim ([\w/]+) -->")
+NAMED = re.compile(r"\{claim\}`([^` ]+)(?: bare)?`|<!-- claim ([\w/]+) -->")
 FENCE = re.compile(r"\s*(`{3,}|:{3,}|~{3,})(\{([\w:-]+)\})?")
 READ = (
     "note",
@@ -51,18 +52,19 @@ READ = (
 SENTENCE = re.compile(r"(?<=[.!?:;])\s+(?=[A-Z*`{$\[])")
 
 
-def claim_text(name: str) -> str:
-    """The numbers of a claim.
+def claim_text(asked: str) -> str:
+    """The numbers of a claim; with " bare" behind its name without the number of seeds.
 
     Raises:
         ValueError: an unknown claim, or one that the records do not bear.
     """
+    name = asked.removesuffix(" bare")
     if name not in claims.claims():
         raise ValueError(unknown("claim", name, claims.claims()))
     found = claims.judge(claims.claims()[name])
     if not found.holds:
         raise ValueError(f"the claim does not hold: {found.why}")
-    return found.text
+    return found.text if name == asked else re.sub(r", \d+ seeds$", "", found.text)
 
 
 def prose(page: str) -> str:

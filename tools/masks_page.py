@@ -19,7 +19,7 @@ from xai_course.runs.report import table
 
 # In the order of a reader who has ever better masks: condition to what it is called.
 SITUATIONS = {
-    "weak": "no masks, but the cue fails in 5 % of the images",
+    "weak": "a mask for every image, the cue fails in 5 %",
     "few1": "one mask for each class",
     "few10": "ten masks for each class",
     "full": "a mask for every image",
