@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from interleave import interleave, save, table
+from benchmarks.interleave import interleave, save, table
 
 from xai_course.methods.amc import angular_margin_contrastive
 

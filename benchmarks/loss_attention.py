@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from interleave import interleave, save, table
+from benchmarks.interleave import interleave, save, table
 
 from xai_course.data.batch import Batch
 from xai_course.methods.patch_heads import AttentionPooling, LossAttention, MeanPooling

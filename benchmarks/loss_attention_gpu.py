@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
-from interleave import Timing, save
+from benchmarks.interleave import Timing, save
 
 from xai_course.data.batch import Batch
 from xai_course.methods.patch_heads import LossAttention

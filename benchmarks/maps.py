@@ -13,7 +13,7 @@ import importlib.util
 from collections.abc import Callable
 
 import torch
-from interleave import interleave, save, table
+from benchmarks.interleave import interleave, save, table
 from torch import Tensor, nn
 
 from xai_course.maps import grad_cam
