@@ -16,7 +16,6 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmarks.interleave import interleave, save, table
-
 from xai_course.methods.amc import angular_margin_contrastive
 
 WIDTH, CLASSES, REPEATS = 128, 10, {128: 20, 1024: 4, 4096: 2}

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmarks.interleave import interleave, save, table
-
 from xai_course.data.batch import Batch
 from xai_course.methods.patch_heads import AttentionPooling, LossAttention, MeanPooling
 from xai_course.nets.capsules import CapsuleLayer, split_units

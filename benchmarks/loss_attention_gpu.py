@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmarks.interleave import Timing, save
-
 from xai_course.data.batch import Batch
 from xai_course.methods.patch_heads import LossAttention
 from xai_course.nets.patch_nets import patch_net

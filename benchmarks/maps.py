@@ -13,9 +13,9 @@ import importlib.util
 from collections.abc import Callable
 
 import torch
-from benchmarks.interleave import interleave, save, table
 from torch import Tensor, nn
 
+from benchmarks.interleave import interleave, save, table
 from xai_course.maps import grad_cam
 
 PEERS = {"torchcam": "torchcam", "captum": "captum", "pytorch-grad-cam": "pytorch_grad_cam"}  # and their modules

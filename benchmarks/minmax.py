@@ -9,9 +9,9 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from benchmarks.interleave import Timing, interleave, save, table
 from torch import nn
 
+from benchmarks.interleave import Timing, interleave, save, table
 from xai_course.data.batch import Batch
 from xai_course.measure.memory import saved_activations
 from xai_course.methods.erasing import Erasing
