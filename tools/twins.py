@@ -7,6 +7,7 @@
 - ``metric``: one, or several, which then are the x of an item without one.
 - ``lines``, ``xs``: which of them, in this order; ``lines`` may say what they are called.
 - ``first``: the first seed to run, where seed 0 was looked at before the twin was settled.
+- ``note``: what a reader must know before believing a row.
 - ``contrast``: two rows; with an ``{x}``, the mean over all x that both have. ``on``: its metric, the first otherwise.
 """
 
@@ -25,7 +26,7 @@ from xai_course.runs.declared import document
 from xai_course.runs.experiment import Experiment
 from xai_course.runs.report import how_it_ran, in_common, item_title, table
 
-KEYS = {"first", "stands", "claim", "axes", "metric", "lines", "xs", "contrast", "on"}
+KEYS = {"first", "note", "stands", "claim", "axes", "metric", "lines", "xs", "contrast", "on"}
 PRINTED = {"seconds": "minutes"}  # what the paper prints in place of what a record has
 
 
@@ -226,7 +227,7 @@ def section(paper: str, item: str) -> Iterator[str]:
         caption = f"{item_title(item)}: what the paper prints, and its twin ({page['stands']}); dots are seeds."
         options = f":name: fig-twin-{stem.replace('_', '-')}\n:alt: {alt}\n"
         yield f"```{{picture}} twins.{stem}\n{options}\n{caption}\n```"
-        yield verdict(paper, item)
+        yield " ".join([verdict(paper, item), page.get("note", "")]).strip()
     else:
         later = f" --from {page['first']}" if "first" in page else ""
         yield f"Not run yet: `xai-course run '{paper}/{item}/*' --preset cpu{later}`."
