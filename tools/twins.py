@@ -92,7 +92,7 @@ def points(paper: str, item: str) -> list[Point]:
         x = fits.groupdict().get("x")
         own = [n for n in names if values(row, n) or printed(row, n) is not None]
         if x is None and len(names) > 1:
-            found += [Point(fits["line"], n, row, n) for n in names]
+            found += [Point(fits["line"], n, row, n) for n in own or names]
         else:
             found.append(Point(fits["line"], x or "", row, (own or names)[0]))
     lines, xs = list(page.get("lines", {p.line: "" for p in found})), page.get("xs", [p.x for p in found])
