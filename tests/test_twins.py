@@ -169,6 +169,15 @@ def test_pages_hold_a_picture_for_what_ran(paper, as_printed):
         assert svg.count("<svg") == 1 and "<svg fill" in pictures.darkened(svg)
 
 
+def test_a_row_without_one_of_the_printed_numbers_has_run_and_one_without_any_has_not(as_printed):
+    routing = find("loss_attention/table5/resnet18_routing")
+    assert twins.printed(routing, "recall") == 99.99
+    record = fake(routing, (0.5, 0.6, 0.7))
+    for metrics, ran in (({"mAP": record.metrics["mAP"]}, True), ({"accuracy": record.metrics["accuracy"]}, False)):
+        records.save(dataclasses.replace(record, metrics=metrics))
+        assert twins.ran("loss_attention", "table5") is ran
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_pages_say_in_one_line_what_did_not_run(paper, monkeypatch, tmp_path):
     monkeypatch.setenv("XAI_COURSE_RESULTS", str(tmp_path))
