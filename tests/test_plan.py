@@ -9,11 +9,12 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from tools import settings
+from tools import ROOT, settings
 from xai_course import cli
-from xai_course.runs import plan
-from xai_course.runs.catalogue import experiments, find
+from xai_course.runs import plan, sweep
+from xai_course.runs.catalogue import experiments, find, matching
 from xai_course.runs.task import gpus, images_of
 
 
@@ -62,9 +63,43 @@ def test_a_row_beyond_the_promise_of_colab_is_marked_and_says_so(capsys, monkeyp
     assert plan.plan_line(row, "colab", "t4").endswith("! more than colab's 30 min, 8 GB")
     assert "!" not in plan.plan_line(row, "colab", "h200") + plan.plan_line(row, "paper", "t4")
     assert cli.main(["run", row.name, "--preset", "colab", "--dry-run"]) == 0
-    assert f"1 rows keep no promise of colab, such as {row.name}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith(f"1 of 1 rows may take more than colab's 30 min, 8 GB on a T4: {row.name}; xai-course plan")
+    assert said.count("\n") == 1
     assert cli.main(["run", kept.name, "--preset", "colab", "--dry-run"]) == 0
     assert not capsys.readouterr().err
+    assert cli.main(["list", "loss_attention/fig7", "--preset", "colab"]) == 0
+    assert all(line.endswith("! more than colab's 30 min, 8 GB") for line in capsys.readouterr().out.splitlines())
+    assert cli.main(["list", kept.name, "--preset", "colab"]) == cli.main(["list", row.name]) == 0
+    assert "!" not in capsys.readouterr().out
+
+
+def test_a_run_on_a_known_gpu_begins_with_what_a_plan_says(capsys, monkeypatch):
+    monkeypatch.setattr(sweep, "sweep", lambda *_, **__: [])
+    monkeypatch.setattr(plan, "_counted", of_size(10.0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    assert cli.main(["run", "amc/digits/ce"]) == 0
+    assert capsys.readouterr().err == "amc/digits/ce: fits no batch on Tesla T4, 2 images need 22 GB\n"
+    rows = len(matching("amc/digits"))
+    assert cli.main(["run", "amc/digits", "--seeds", "1"]) == 0
+    *first, rest = capsys.readouterr().err.splitlines()
+    assert len(first) == 3 and rest == f"{rows - 3} more: xai-course plan 'amc/digits' --gpu t4 --preset smoke"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA L40S")
+    assert cli.main(["run", "amc/digits/ce"]) == 0 and not capsys.readouterr().err
+
+
+def test_the_page_on_use_says_where_a_row_is_beyond_the_promise():
+    page = (ROOT / "book" / "how_to_use.md").read_text("utf-8")
+    colab = [row for row in experiments().values() if "colab" in row.presets]
+    beyond = {row.name for row in colab if not plan.promised(row)}
+    assert "about one row in seven" in page and 1 / 8 < len(beyond) / len(colab) < 1 / 6
+    told = [line for line in page.splitlines() if line.startswith("| `") and "/*`" in line]
+    assert len(told) == 6
+    for line in told:
+        rows = {row.name for pattern in re.findall(r"`([^`]+/\*)`", line) for row in matching(pattern)}
+        assert ("on a T4 most of them beyond" in line) == (len(rows & beyond) > len(rows) / 2), line
+        assert bool(rows & beyond) == ("on a T4" in line), line
 
 
 SAMPLE = ("amc/digits/ce", "hnc/digits/mse_1", "amc/table1/mnist/ce", "bench/plain/amc", "looking/digits/untrained")
@@ -85,8 +120,11 @@ def test_every_row_of_preset_colab_says_rightly_whether_it_keeps_the_promise():
     assert not wrong
 
 
-def test_a_row_that_trains_nothing_and_one_for_grey_images_are_planned():
+def test_a_row_that_trains_nothing_or_lacks_the_preset_and_one_for_grey_images_are_planned(capsys):
     assert plan.plan_line(find("looking/digits/untrained"), "colab", "t4").endswith("trains nothing")
+    without = next(row.name for row in experiments().values() if "paper" not in row.presets)
+    assert cli.main(["plan", without, "--gpu", "t4", "--preset", "paper"]) == 2
+    assert capsys.readouterr().err.startswith(f"xai-course: {without} has the presets")
     assert "about" in plan.plan_line(find("amc/fig4/ce"), "colab", "t4")
 
 

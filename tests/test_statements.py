@@ -84,6 +84,14 @@ def test_with_several_labels_the_bound_is_a_number_of_wrong_decisions():
     assert 2 < bound < F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
 
 
+def test_one_sure_patch_with_weight_does_not_make_the_loss_small():
+    """ "For any patch" after Eq. 7, read as some one patch: sure of t with a weight of 0.4, and the loss is 10."""
+    patches = torch.tensor([[20.0, 0.0], [0.0, 30.0]])
+    weights = loss_attention(patches, 0.0)[0]
+    assert weights.tolist() == pytest.approx([0.4, 0.6], abs=1e-3)
+    assert F.cross_entropy(weights @ patches, torch.tensor(0)).item() == pytest.approx(10, abs=1e-2)
+
+
 # --- Min-Max ----------------------------------------------------------------------------------------------------------
 
 
@@ -104,6 +112,11 @@ def test_labels_at_random_explain_a_third_to_three_quarters():
     for base in (start + scatter / 8**0.5, start - scatter / 8**0.5):
         found.append((shuffled["energy_in_mask"].mean - base) / (trained["energy_in_mask"].mean - base))
     assert 0.33 < found[0] < 0.4 < 0.7 < found[1] < 0.76
+
+
+def test_eleven_patches_are_kept_on_average():
+    kept = records.load("loss_attention/digits/loss_attention").metrics["kept"]
+    assert round(kept.mean) == 11 and max(kept.values) < 12
 
 
 def test_the_raw_distance_is_more_compact_and_more_on_the_digit_on_all_seeds():

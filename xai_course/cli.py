@@ -96,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 def _list(options: argparse.Namespace) -> int:
     from .runs import records
     from .runs.catalogue import matching
+    from .runs.plan import beyond, promised
 
     rows = matching(options.pattern)
     if options.data:
@@ -111,7 +112,8 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     for experiment, found in about:
         seeds = ", ".join(f"{preset} ({record.seeds_text})" for preset, record in found.items())
-        print(f"{experiment.name:<48} {experiment.title}  [{seeds or 'no record'}]")
+        broken = f"  ! {beyond()}" if options.preset == "colab" and not promised(experiment) else ""
+        print(f"{experiment.name:<48} {experiment.title}  [{seeds or 'no record'}]{broken}")
     return 0
 
 
@@ -137,21 +139,17 @@ def _as_data(experiment: Experiment, found: dict[str, Record]) -> dict:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .runs.catalogue import matching
     from .runs.estimate import plan_text
-    from .runs.plan import promised
+    from .runs.plan import beyond, promised
     from .runs.sweep import sweep
 
     if options.seeds < 1 or options.first < 0:
         raise ValueError(f"--seeds must be >= 1 and --from >= 0, got {options.seeds} and {options.first}")
-    rows = matching(options.pattern)
-    runnable = [experiment for experiment in rows if options.preset in experiment.presets]
-    if not runnable:
-        rows[0].preset(options.preset)  # says which presets there are
-    if len(runnable) < len(rows):
-        print(f"{len(rows) - len(runnable)} rows are left out: they have no preset {options.preset}", file=sys.stderr)
+    runnable = _runnable(options)
     if options.preset == "colab" and (there := [row.name for row in runnable if not promised(row)]):
-        print(f"{len(there)} rows keep no promise of colab, such as {there[0]}", file=sys.stderr)
+        named = ", ".join(there[:3]) + ", ..." * (len(there) > 3)
+        say = f"xai-course plan '{options.pattern}' --gpu t4 says how much"
+        print(f"{len(there)} of {len(runnable)} rows may take {beyond()} on a T4: {named}; {say}", file=sys.stderr)
     many = len(runnable) * options.seeds > ASK_ABOVE
     if options.dry_run or many:
         plan = plan_text(runnable, options.preset, options.seeds)
@@ -160,7 +158,7 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if many and not options.yes and sys.stdin.isatty() and input("Start them? [y/N] ").lower() not in ("y", "yes"):
         raise ValueError("nothing was started")
-    for line in _on_this_gpu(runnable, options.preset):
+    for line in _on_this_gpu(runnable, options):
         print(line, file=sys.stderr)
     names, seeds = [experiment.name for experiment in runnable], range(options.first, options.first + options.seeds)
     settings = {"resume": not options.fresh, "force": options.force}
@@ -171,24 +169,38 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _on_this_gpu(rows: list[Experiment], preset: str) -> list[str]:
+def _runnable(options: argparse.Namespace) -> list[Experiment]:
+    """The rows that the pattern and the preset name; says how many lack the preset, raises where all do."""
+    from .runs.catalogue import matching
+
+    rows = matching(options.pattern)
+    runnable = [experiment for experiment in rows if options.preset in experiment.presets]
+    if not runnable:
+        rows[0].preset(options.preset)  # says which presets there are
+    if len(runnable) < len(rows):
+        print(f"{len(rows) - len(runnable)} rows are left out: they have no preset {options.preset}", file=sys.stderr)
+    return runnable
+
+
+def _on_this_gpu(rows: list[Experiment], options: argparse.Namespace) -> list[str]:
     """The lines of ``plan`` for the first rows on the GPU that is here; none on a CPU or another card."""
     import torch
 
     from .runs.plan import known, plan_line
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return [plan_line(row, preset, name) for row in rows[:3]] if known(name) else []
+    if not known(name):
+        return []
+    others = f"{len(rows) - 3} more: xai-course plan '{options.pattern}' --gpu {known(name)} --preset {options.preset}"
+    return [*(plan_line(row, options.preset, name) for row in rows[:3]), *[others] * (len(rows) > 3)]
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from .runs.catalogue import matching
     from .runs.plan import card, plan_line
 
     card(options.gpu)
-    for row in matching(options.pattern):
-        if options.preset in row.presets:
-            print(plan_line(row, options.preset, options.gpu), flush=True)
+    for row in _runnable(options):
+        print(plan_line(row, options.preset, options.gpu), flush=True)
     return 0
 
 

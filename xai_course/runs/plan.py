@@ -74,6 +74,12 @@ def keeps_promise(found: Estimate) -> bool:
     return found.seconds <= 60 * promise["minutes"] and found.memory <= promise["gigabytes"]
 
 
+def beyond() -> str:
+    """What is said of a row of which preset colab promises nothing."""
+    promise = gpus()["promise"]
+    return f"more than colab's {promise['minutes']} min, {promise['gigabytes']} GB"
+
+
 def plan_line(row: Experiment, preset: str, name: str) -> str:
     """One line: hours per seed, memory, batch and precision of ``row`` on the card ``name``."""
     try:
@@ -81,10 +87,8 @@ def plan_line(row: Experiment, preset: str, name: str) -> str:
     except Exception as why:  # a network that nobody has planned yet may do anything
         said = str(why) if type(why) is ValueError else f"not known ({type(why).__name__}: {why})"
         return f"{row.name}: {said.splitlines()[0][:120]}"
-    promise = gpus()["promise"]
-    broken = preset == "colab" and known(name) == promise["gpu"] and not keeps_promise(found)
-    mark = f"  ! more than colab's {promise['minutes']} min, {promise['gigabytes']} GB" if broken else ""
-    return f"{row.name}: {found.text}{mark}"
+    broken = preset == "colab" and known(name) == gpus()["promise"]["gpu"] and not keeps_promise(found)
+    return f"{row.name}: {found.text}" + f"  ! {beyond()}" * broken
 
 
 def estimated(row: Experiment, preset: str, name: str) -> Estimate:
