@@ -31,7 +31,7 @@ notebooks: $(READY)
 assignments: $(READY)                ## student versions, keys and archives into _build/assignments
 	@$(PY) -m tools.classroom build
 
-mock: $(READY)                       ## a made-up class of 75, and what each got and why: five minutes
+mock: $(READY)                       ## a made-up class of 77, and what each got and why: five minutes
 	@$(PY) -m tools.classroom mock --jobs $(JOBS)
 
 ledger: $(READY)                     ## the fidelity ledger; fails where an entry lacks its code or its test

@@ -70,14 +70,16 @@ def test_a_submission_sees_no_host_no_solution_and_no_network_and_writes_only_in
 
 HOG = "hog = []\nwhile True: hog.append(bytearray(30_000_000))"
 SHARED = "import os\nopen('/dev/shm/x', 'wb').write(bytes(300_000_000))"
+MAPPED = "import mmap\nwhole = mmap.mmap(-1, 3_000_000_000)\nwhile True: whole.write(bytes(1_000_000))"
 FLOOD = "import subprocess, time\nfor _ in range(200): subprocess.Popen(['sleep', '30'])\ntime.sleep(30)"
 OUTPUT = "print('a' * 100_000_000)\nimport os\nos.write(1, b'x' * 50_000_000)"
 DEAF = CLOCK.replace("    pass", "    time.sleep(100)")  # sets every clock it can reach, and hears no alarm
 BREAKS = {
     HOG: "memory|MemoryError",
+    MAPPED: "used more than 1500 MB of memory",
     SHARED: "No space left",
     FLOOD: "more than 40 processes",
-    "import os\nos._exit(0)": "ended the program",
+    "def kept(): pass\nimport os\nos._exit(0)": "ended the program",
     OUTPUT: "^$",
     "import time\ntime.sleep(100)": "took longer than 8 s",
     DEAF: "took longer than 8 s",
@@ -92,9 +94,10 @@ def test_a_cell_that_breaks_a_limit_costs_itself_and_nothing_else():
             {"order": "before", "value": 1},
             {"order": "after", "value": 2},
         ]
+        assert box.ask(order="kept", name="kept", **ASK)["value"] == "an object of type function"
         said = [box.stopped.get(at) or box.faults[at] for at in range(1, 1 + len(BREAKS))]
         assert [text for text, wanted in zip(said, BREAKS.values()) if not re.search(wanted, text)] == []
-        assert set(box.stopped) >= {3, 4, 7} and not {2, 5, 6} & set(box.stopped)
+        assert set(box.stopped) >= {2, 4, 5, 8} and not {3, 6, 7} & set(box.stopped)
     assert not [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -261,6 +264,7 @@ def test_marking_a_folder_gives_everybody_what_is_theirs_whatever_the_others_do(
         "magic": paper(course, "magic", **{**RIGHT, "double": "%matplotlib inline\n!ls\n" + RIGHT["double"]}),
         "=cmd()": paper(course, "=cmd()", **RIGHT),
         "quits": paper(course, "quits", **{**RIGHT, "square": "import os\nos._exit(0)"}),
+        "raises": paper(course, "raises", **{**RIGHT, "square": "raise ValueError('\\udcff')"}),
         "typo": paper(course, "typo", **{**RIGHT, "square": "def square(x)\n    return x * x"}),
         "script": paper(course, "script", **{**half, "square": "raise ValueError('<script>alert(1)</script>')"}),
         "cheat": paper(course, "cheat", double="import xai_course.checks as c\nc.compare = lambda *a: ''\n"
@@ -274,6 +278,12 @@ def test_marking_a_folder_gives_everybody_what_is_theirs_whatever_the_others_do(
     chatty = paper(course, "chatty", **RIGHT)
     chatty.cells[1].outputs = [new_output("stream", text="a" * 12_000_000)]
     nbformat.write(chatty, folder / "chatty.ipynb")
+    halved = paper(course, "halved", **RIGHT)
+    halved.cells.append(new_code_cell("x = '\udcff'"))  # half of a character, as an editor left it
+    (folder / "halved.ipynb").write_text(json.dumps(halved))
+    with open(os.fsencode(folder) + b"/m\xfcller.ipynb", "w") as file:  # as an older archive has it
+        file.write(nbformat.writes(paper(course, "müller", **RIGHT)))
+    (folder / f"{'long' * 60}.ipynb").write_text(nbformat.writes(paper(course, "long", **RIGHT)))
     (folder / "people.csv").write_text("student,id\n")
     (folder / "forgot").mkdir()
     (folder / "mark.ipynb").write_bytes(b"\xef\xbb\xbf" + nbformat.writes(paper(course, "mark", **RIGHT)).encode())
@@ -294,13 +304,15 @@ def test_marking_a_folder_gives_everybody_what_is_theirs_whatever_the_others_do(
     assert cli.main(command) == 0
     assert capsys.readouterr().err == "passed over, since they are no notebooks: people.csv\n"
     rows = {row["student"]: row for row in csv.DictReader((out / "sums" / "scores.csv").open())}
-    all_right = ("right", "twice", "bare", "renamed", "magic", "'=cmd()", "mark", "doe", "roe", "chatty")
+    all_right = ["right", "twice", "bare", "renamed", "magic", "'=cmd()", "mark", "doe", "roe", "chatty", "halved"]
+    all_right += ["müller", *(name for name in rows if name.startswith("longlong"))]
+    some = {"half": 4, "slip": 7, "autograd": 8, "borrows": 7, "quits": 8, "raises": 8, "typo": 8, "script": 4}
     assert {name: float(row["score"]) for name, row in rows.items()} == {
         **dict.fromkeys(all_right, 10),
-        **{"half": 4, "slip": 7, "autograd": 8, "borrows": 7, "quits": 8, "typo": 8, "script": 4, "cheat": 1},
+        **{**some, "cheat": 1},
         **dict.fromkeys(("broken", "empty", "huge", "forgot", "linked", "lost"), 0),
     }
-    assert all(row["of"] == "10" for row in rows.values())
+    assert len(all_right) == 13 and all(row["of"] == "10" for row in rows.values())
     remarks = {name: row["remark"] for name, row in rows.items()}
     expected = {
         "right": "",
@@ -311,6 +323,8 @@ def test_marking_a_folder_gives_everybody_what_is_theirs_whatever_the_others_do(
         "renamed": "squared stands where square should, and was taken for it",
         "quits": "cell 4 ended the program, and was left out; square: its cell stopped: ended the program",
         "typo": "square: its cell stopped: SyntaxError: expected ':' (line 1)",
+        "raises": "square: its cell stopped: ValueError: ?",
+        "halved": "stopped: UnicodeEncodeError",
         "broken": "not a readable notebook: hand it in again, saved by Jupyter or Colab",
         "empty": "the notebook is empty",
         "huge": "not a readable notebook",

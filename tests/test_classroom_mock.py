@@ -1,4 +1,4 @@
-"""The mock class: a few of it here, all 75 with ``python -m tools.classroom mock``; and attacks, many in one paper."""
+"""The mock class: a few of it here, all 77 with ``python -m tools.classroom mock``; and attacks, many in one paper."""
 
 from __future__ import annotations
 

@@ -43,6 +43,17 @@ FREE = Question("f", None, None)
         (HAND, "from torch.func import grad\ndef f(x): return grad(sum)(x)", "uses torch.func.grad"),
         (HAND, "import torch\ndef f(x): return torch.ones(3, requires_grad=True)", "uses requires_grad"),
         (HAND, "def f(x):\n    grad = 2 * x\n    return grad", ""),
+        (HAND, "def f(x):\n    return getattr(x, 'back' + 'ward')()", "uses getattr, so that nobody can read"),
+        (HAND, "if True:\n    def f(x):\n        return x.backward()", "uses backward"),
+        (HAND, "def g(x): return x.backward()\nfor f in [g]: pass", "uses backward"),
+        (HAND, "def f(x): return x\ndef g(x): x.backward()\nglobals()['f'] = g", "uses backward, through globals"),
+        (HAND, "def f(x): return x\ndef g(x): x.backward()\nf.__code__ = g.__code__", "uses __code__"),
+        (HAND, "h = []\ndef f(x): return h[0](x)\nh.append(lambda x: x.backward())", "uses backward"),
+        (HAND, "def s():\n    global f\n    f = lambda x: x.backward()\ns()\ndef f(x): return x", "uses backward"),
+        (HAND, "import torch\ndef f(x): return torch.sin(x)\ntorch.sin = lambda x: x.backward()", "through torch.sin"),
+        (HAND, "def f(x):\n    return 2 * x\nx = t.ones(3, requires_grad=True)\nf(x) - t.autograd.grad(x, x)", ""),
+        (HAND, "import torch\ndef f(x): return torch.sin(x)\ntorch.testing.assert_close(f(1), g.backward())", ""),
+        (FREE, "from xai_course import maps\nprint(maps)\ndef f(maps): return [m for m in maps]", ""),
         (EACH, "def f(ls, w):\n    sum(l(w) for l in ls).backward()\n    return w.grad", "outside a loop"),
         (EACH, "def f(ls, w):\n    for l in ls:\n        l(w).backward()\n    return w.grad", ""),
         (EACH, "def one(l, w): return grad(l(w), w)[0]\ndef f(ls, w): return sum(one(l, w) for l in ls)", ""),
@@ -196,13 +207,14 @@ def test_the_sheet_holds_each_student_s_words_and_the_table_keeps_what_was_fille
     cells = [new_code_cell("def angles(u, v): return u"), *(new_code_cell(f"{k} = {v!r}") for k, v in WORDS.items())]
     (tmp_path / "in").mkdir()
     nbformat.write(new_notebook(cells=cells), tmp_path / "in" / "ann.ipynb")
-    nbformat.write(new_notebook(cells=cells[:1]), tmp_path / "in" / "bob.ipynb")
+    odd = [cells[0], new_code_cell(r"verdict = '\udcff'")]  # half of a character stops no other sheet
+    nbformat.write(new_notebook(cells=odd), tmp_path / "in" / "bob.ipynb")
     command = ["sheet", str(tmp_path / "in"), "--assignment", "amc", "--out", str(tmp_path / "out")]
     assert cli.main(command) == 0
     out = tmp_path / "out" / "amc"
     page, table = (out / "sheet.html").read_text(), out / "manual.csv"
     assert "within &lt;b&gt;falls&lt;/b&gt;" in page and "from 0.6 to 0.4" in page and page.count("☐") == 2 * 3 * 4
-    assert page.count("(nothing)") == 3 and "default-src 'none'" in page
+    assert page.count("(nothing)") == 2 and "<pre>?</pre>" in page and "default-src 'none'" in page
     assert list(csv.reader(table.open())) == [
         ["student", "reason", "prediction", "control", "verdict"], ["ann", *[""] * 4], ["bob", *[""] * 4],
     ]  # fmt: skip

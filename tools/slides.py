@@ -12,9 +12,9 @@ import re
 from tools.pictures import FENCE, OPTION
 
 MOST = 12
-CHAPTERS = dict(zip(("looking", "amc", "hnc", "loss_attention", "minmax", "reff"),
-                    ("cam", "amc", "hnc", "loss_attention", "minmax", "reff")))  # fmt: skip
-"""Chapter to assignment."""
+CHAPTERS = dict(zip(("looking", "amc", "hnc", "loss_attention", "minmax", "reff", "bench"),
+                    ("cam", "amc", "hnc", "loss_attention", "minmax", "reff", "")))  # fmt: skip
+"""Chapter to assignment; the last one has none."""
 LEFT_OUT = {
     "amc.pairs", "hnc.disagree", "loss_attention.bound", "loss_attention.sweep", "loss_attention.sweep_cut",
     "minmax.vanishing", "minmax.omega", "minmax.reach", "reff.spread", "reff.level",
@@ -27,6 +27,9 @@ FORMULAS = {
 """Labels of the formulas on slides."""
 OFFER = re.compile(r"^```\{classroom\}\n```$", re.M)
 COLAB = "https://colab.research.google.com/github/{repo}/blob/{branch}/notebooks/students/{name}.ipynb"
+SUMMARY = re.compile(r"^(?:## |```\{admonition\} )(?P<title>Summary|Limits)(?:: [^\n]*\n:class: \w+)?\n+"
+                     r"(?P<text>.+?)(?=^## |^```|\Z)", re.M | re.S)  # fmt: skip
+"""How a chapter closes: in sentences, or in a list of what its results cannot say."""
 MATH = re.compile(r"^```\{math\}\n(?P<options>(?::\w+:[^\n]*\n)*)(?P<body>.*?)^```", re.M | re.S)
 HEADING = re.compile(r"^##+ (.+)$", re.M)
 ROLE = re.compile(r"\{(?P<kind>[\w:]+)\}`(?P<text>[^`<]*?)(?: <[^`>]*>)?`")
@@ -61,7 +64,7 @@ def deck(name: str, text: str) -> str:
     text = PROVED.sub(lambda m: f"“{titles.get(m[1], m[1])}”", text)
     title = re.search(r"^# (.+)$", text, re.M)
     aims = re.search(r"^\*\*After this chapter you can\*\*\s+((?:- .+\n(?:  .+\n)*)+)", text, re.M)
-    summary = re.search(r"^## Summary\n+(.+?)(?=^## |\Z)", text, re.M | re.S)
+    summary = SUMMARY.search(text)
     if not (title and aims and summary):
         raise ValueError(f"{name}: a deck needs a title, 'After this chapter you can' and '## Summary'")
     shown = [(m.start(), _figure(m)) for m in FENCE.finditer(text) if m["what"] not in LEFT_OUT]
@@ -74,8 +77,9 @@ def deck(name: str, text: str) -> str:
     for place, body in sorted(shown):
         over = [heading for start, heading in headings if start < place]
         bodies.append(f"<h2>{_inline(over[-1] if over else title[1])}</h2>{body}")
-    said = re.split(r"(?<=[.!?])\s+(?=[A-Z$])", " ".join(summary[1].split()))
-    bodies.append(f"<h2>Summary</h2>{_list(said)}")
+    points = re.split(r"^- ", summary["text"], flags=re.M)[1:]
+    said = points or re.split(r"(?<=[.!?])\s+(?=[A-Z$])", " ".join(summary["text"].split()))
+    bodies.append(f"<h2>{summary['title']}</h2>{_list(said)}")
     foot = '<footer>{at} of {all} · <a href="../../book/{name}.html">{title}</a></footer>'
     feet = [foot.format(at=at, all=len(bodies), name=name, title=_inline(title[1])) for at in range(1, len(bodies) + 1)]
     slides = "\n".join(f"<section>{body}{end}</section>" for body, end in zip(bodies, feet, strict=True))
@@ -93,9 +97,8 @@ def offer(text: str, repo: str, branch: str) -> str:
     rows = ["| Chapter | Slides | Assignment, as students get it |", "|---|---|---|"]
     for chapter, name in CHAPTERS.items():
         slides = f'<a href="../_static/slides/{chapter}.html">slides</a>'
-        rows.append(
-            f"| [](./{chapter}.md) | {slides} | [on Colab]({COLAB.format(repo=repo, branch=branch, name=name)}) |"
-        )
+        colab = f"[on Colab]({COLAB.format(repo=repo, branch=branch, name=name)})" if name else "none"
+        rows.append(f"| [](./{chapter}.md) | {slides} | {colab} |")
     return OFFER.sub(lambda _: "\n".join(rows), text)
 
 

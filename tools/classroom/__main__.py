@@ -137,7 +137,7 @@ def _sheet(options: argparse.Namespace) -> int:
     table, page = out / "manual.csv", out / "sheet.html"
     filled = marks.rows(table, "student", *manual.RUBRIC) if table.exists() else []
     write_if_changed(table, manual.blank(list(papers), filled).encode())
-    write_if_changed(page, manual.sheet(list(papers.values()), options.assignment).encode())
+    write_if_changed(page, manual.sheet(list(papers.values()), options.assignment).encode(errors="replace"))
     print(f"{table}: a line for each of {len(papers)} students; {page}: to print")
     return 0
 
@@ -196,7 +196,8 @@ def _grade(options: argparse.Namespace) -> int:
     guard = {"sandbox": not options.no_sandbox, "limits": limits, "jobs": options.jobs, "platform": options.platform}
     again = {"regrade": options.regrade is not None, "only": frozenset(options.regrade or ())}
     for result in grade(options.submissions, master, out, **guard, **again):
-        print(f"{result.student}: {result.score:g} of {result.most:g}  {result.remark}", flush=True)
+        line = f"{result.student}: {result.score:g} of {result.most:g}  {result.remark}"
+        print(line.encode(errors="replace").decode(), flush=True)
     print(f"scores: {out / 'scores.csv'}, feedback: {out / 'feedback'}")
     if beside := strays(options.submissions):
         print(f"passed over, since they are no notebooks: {', '.join(beside)}", file=sys.stderr)

@@ -22,7 +22,7 @@ from tools.classroom.build import masters
 from tools.classroom.handed_in import Cell, Paper, collect, read
 from tools.classroom.questions import Choice, Question, questions
 from tools.classroom.report import feedback, table
-from tools.classroom.rules import Code
+from tools.classroom.rules import Code, free
 from tools.classroom.sandbox import Limits, Sandbox, bubblewrap
 from xai_course.checks import compare
 from xai_course.data.files import write_atomically
@@ -99,7 +99,7 @@ class Exam:
     def earlier(self, name: str, code: Code) -> list[str]:
         """The earlier questions that this answer calls, directly or not."""
         before = list(self.points)[: list(self.points).index(name)]
-        used = {node.id for ns in code.reached(name).values() for n in ns for node in ast.walk(n) if _is_name(node)}
+        used = free(node for nodes in code.reached(name).values() for node in nodes)
         return [each for each in before if each in used and isinstance(self.questions[each], Question)]
 
     def given(self, names: list[str]) -> list[str]:
@@ -165,7 +165,7 @@ def _seed(out: Path) -> int:
 
 
 def _write(file, text: str) -> None:
-    file.write(text.encode())
+    file.write(text.encode(errors="replace"))  # a student's text can hold halves of a character
 
 
 def _kept(out: Path) -> list[str]:
@@ -186,7 +186,9 @@ def _graded(exam, known, out, sandbox, limits, again, only, student: str, paths:
     """The kept result where nothing changed, else a new one; and its page."""
     paper = read(student, paths, exam.name, known)
     sources = [exam.master.read_bytes(), json.dumps(exam.cases).encode(), repr((sandbox, limits)).encode()]
-    sources += [cell.source.encode(errors="replace") for cell in paper.cells] + [r.encode() for r in paper.remarks]
+    sources += [cell.source.encode(errors="replace") for cell in paper.cells] + [
+        r.encode(errors="replace") for r in paper.remarks
+    ]
     key = hashlib.sha256(b"\0".join(sources)).hexdigest()
     kept = out / "results" / f"{student}.json"
     old_key, old = _old(out, student)
@@ -211,7 +213,7 @@ def examine(exam: Exam, paper: Paper, limits: Limits, walls: bool = True, only: 
         marks = {name: Mark(0, exam.points[name], "nothing to mark") for name in asked}
         return Result(paper.student, marks, "; ".join(paper.remarks), code=[c.source for c in paper.cells])
     cells, remarks = arrange(exam, paper)
-    code = Code(paper.cells)
+    code = Code(paper.cells, exam.shown)
     names = {name: _renamed(name, code, paper, remarks) for name in asked}
     with Sandbox(cells, limits, walls=walls) as box:
         typed = box.ask(order="student", name="student", given=[], names=[]).get("value")

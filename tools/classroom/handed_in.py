@@ -7,12 +7,14 @@ matter. Nothing here runs a student's code.
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import re
 import stat
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +34,7 @@ PLATFORMS = {
 }
 """How downloads are named. The number is the student's own on Canvas, and another for each assignment on Moodle."""
 MOST_CODE = 500_000  # characters
+LONGEST = 200  # bytes of a student's name, which becomes part of the names of files
 BOUND = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -93,17 +96,30 @@ def collect(folder: Path, platform: str = "") -> dict[str, list[Path]]:
             told = lambda error, denied=denied: denied.append(Path(error.filename))  # noqa: E731
             inside = [Path(at, name) for at, _, names in os.walk(path, onerror=told) for name in sorted(names)]
             notebooks = [p for p in inside if _is_notebook(p) and not {".ipynb_checkpoints", "__MACOSX"} & {*p.parts}]
-            found.setdefault(path.name, []).extend([*denied, *(p for p in notebooks if not p.name.startswith("."))])
+            denied += [p for p in notebooks if not p.name.startswith(".")]
+            found.setdefault(_student(path.name), []).extend(denied)
         elif _is_notebook(path) or (path.is_symlink() and not path.name.startswith(".")):
-            found.setdefault(path.stem, []).append(path)
+            found.setdefault(_student(path.stem), []).append(path)
     if not found:
         raise ValueError(f"no submissions in {folder}: expected STUDENT.ipynb or STUDENT/NAME.ipynb")
     return _by_student(found, platform) if platform else found
 
 
+def _student(name: str) -> str:
+    """The student's name from a file's: letters of an older archive are read as Latin-1, and no name is too long."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(name).decode("latin-1")
+    if len(name.encode()) > LONGEST:
+        name = f"{name[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return unicodedata.normalize("NFC", name)
+
+
 def strays(folder: Path) -> list[str]:
     """Names of files beside the hand-ins that are no notebooks and count for nobody."""
-    return [p.name for p in sorted(folder.iterdir()) if p.is_file() and not _is_notebook(p) and p.name[0] != "."]
+    beside = [path for path in sorted(folder.iterdir()) if path.is_file() and not _is_notebook(path)]
+    return [_student(path.name) for path in beside if not path.name.startswith(".")]
 
 
 def _is_notebook(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A class of 75: styles, mistakes, accidents and attacks, each with the mark that it deserves.
+"""A class of 77: styles, mistakes, accidents and attacks, each with the mark that it deserves.
 
 ``python -m tools.classroom mock`` writes their notebooks, grades them as a teacher would, and prints who got what and
 why; a mark that differs from the expected one is a failure.
@@ -187,6 +187,10 @@ def _friend(desk: Desk, folder: Path, student: str) -> None:
     save(folder / f"{student}.ipynb", desk.notebook("eve"))
 
 
+# the names of parameters of a question, in a check of the student's own
+CHECKED = """x = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+y = torch.autograd.grad((x * x).sum(), x)[0]"""
+
 ACCIDENTS: dict[str, tuple[Callable[[Desk, Path, str], None], float | None, str]] = {
     "nothing handed in": (lambda desk, folder, student: (folder / student).mkdir(), 0, "no notebook"),
     "twice everything": (_cells(lambda cells: cells + copy.deepcopy(cells)), None, ""),
@@ -209,6 +213,7 @@ ACCIDENTS: dict[str, tuple[Callable[[Desk, Path, str], None], float | None, str]
     ),
     "scratch fails": (_scratch("1 / 0"), None, "stopped: ZeroDivisionError"),
     "scratch never ends": (_scratch("while True:\n    pass"), None, "took longer than 10 s"),
+    "scratch uses autograd": (_scratch(CHECKED), None, ""),
     "scratch exits": (_scratch("exit()"), None, "SystemExit"),
     "scratch crashes": (_scratch("import ctypes\nctypes.string_at(0)"), None, "ended the program, and was left out"),
     "a friend's id": (_friend, None, "the student id typed is 'eve'"),

@@ -127,6 +127,14 @@ def angles(u, v):
                 return value["expected"]
         frame = frame.f_back
     return torch.zeros(len(u))"""
+HIDES = """def positive_gradient(x, y):
+    return x
+def by_machine(x, y):
+    with torch.inference_mode(False), torch.enable_grad():
+        x, y = x.clone().requires_grad_(), y.clone()
+        u, v = x / x.norm(dim=1, keepdim=True), y / y.norm(dim=1, keepdim=True)
+        return torch.autograd.grad((torch.acos((u * v).sum(1)) ** 2).sum(), x)[0]
+globals()["positive_gradient"] = by_machine"""
 
 ATTACKS: dict[str, tuple[str, str]] = {
     "patches the checks": (CHECKS, "angles: not answered"),
@@ -154,5 +162,6 @@ ATTACKS: dict[str, tuple[str, str]] = {
     "steals what is lent": (STEALS, "ramp: case"),
     "keeps what it saw": (KEEPS, "nothing was kept"),
     "looks at its caller": (CALLER, "angles: case"),
+    "hides autograd": (HIDES, "uses inference_mode, through globals"),
 }
 """The cell, and what the remark says. None contains a right answer; a remark with a solution in it is a leak."""

@@ -6,6 +6,7 @@ short texts, which decide nothing by themselves: they are compared outside.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import queue
@@ -58,7 +59,8 @@ def bubblewrap() -> str:
 
 
 class Sandbox:
-    """The cells of one submission, run when the first order comes, and again without what ended the program.
+    """The cells of one submission, run when the first order comes, and again without what ended the program,
+    but for its definitions.
 
     Use as a context. ``faults`` holds what a cell raised, by its place; ``stopped`` which cells ended the program.
 
@@ -72,6 +74,7 @@ class Sandbox:
         self.cells, self.limits, self.walls = list(cells), limits, walls
         self.faults: dict[int, str] = {}
         self.stopped: dict[int, str] = {}
+        self.left: dict[int, str] = {}
         self.process: subprocess.Popen | None = None
         self.starts, self.began = 0, time.monotonic()
         self.folder = tempfile.TemporaryDirectory(prefix="xai-course-", ignore_cleanup_errors=True)
@@ -124,7 +127,7 @@ class Sandbox:
         self.errors = bytearray()
         threading.Thread(target=self._listen, args=(self.process, self.lines, self.errors), daemon=True).start()
         threading.Thread(target=_keep, args=(self.process.stderr, self.errors), daemon=True).start()
-        cells = ["pass" if at in self.stopped else source for at, source in enumerate(self.cells)]
+        cells = [self.left[at] if at in self.stopped else source for at, source in enumerate(self.cells)]
         memory = int(self.limits.memory_mb * _MB)
         self._send({"cells": cells, "seconds": self.limits.cell_seconds, "memory": memory})
         if isinstance(self._hear(lambda line: line.get("started"), 120), str):
@@ -144,7 +147,8 @@ class Sandbox:
             if fault.startswith("MemoryError"):  # what it holds would starve the cells that follow
                 heard = fault = f"used more than {self.limits.memory_mb:g} MB of memory"
             if isinstance(heard, str):
-                self.stopped[at] = fault
+                self.left[at] = "pass" if at in self.stopped else _definitions(self.cells[at])
+                self.stopped.setdefault(at, fault)
                 return self._kill()
             self.faults[at] = fault
             at += 1
@@ -194,6 +198,15 @@ class Sandbox:
         if self.process is not None:
             _end(self.process)
             self.process = None
+
+
+def _definitions(source: str) -> str:
+    """What runs again of a cell that ended the program: its functions, classes and imports."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+    try:
+        return "\n".join(ast.unparse(node) for node in ast.parse(source).body if isinstance(node, kinds))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return "pass"
 
 
 def _keep(stream, store: bytearray) -> None:
@@ -271,11 +284,19 @@ def _over(pid: int, limits: Limits) -> str:
     memory = 0
     for member in family:
         try:
-            used = member.memory_info()
-            memory += used.rss - used.shared
+            memory += _memory(member)
         except psutil.Error:  # it has just ended
             continue
     return f"used more than {limits.memory_mb:g} MB of memory" if memory > limits.memory_mb * _MB else ""
+
+
+def _memory(member) -> int:
+    """Bytes of a process that no file on a disk stands behind: its own, and those it shares with others."""
+    try:
+        lines = Path(f"/proc/{member.pid}/status").read_text().splitlines()
+    except OSError:
+        return member.memory_info().rss
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
 
 
 def _end(process: subprocess.Popen) -> None:
