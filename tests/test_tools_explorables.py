@@ -44,6 +44,15 @@ def test_what_is_wrong_is_said_with_its_line(folder, text, why):
     assert same == text and len(problems) == 1 and problems[0].startswith(why)
 
 
+@pytest.mark.parametrize("lab", sorted(path.stem for path in (explorables.ROOT / "notebooks").glob("[1-7]_*.ipynb")))
+def test_every_lab_shows_its_chapters_explorable_again(lab, monkeypatch):
+    monkeypatch.setattr(explorables, "data", lambda name: None)  # what a build writes into the page
+    cell = explorables.again(lab.partition("_")[2])
+    assert cell.count("<figure") == 1 and cell.count("</script>") == 2 and "```" not in cell
+    blocks = cell.split("\n\n")  # an empty line ends HTML in Markdown, so only the caption may stand between two
+    assert len(blocks) == 3 and blocks[1].startswith("**Try it.**") and blocks[0].endswith("<figcaption>")
+
+
 def test_every_explorable_of_the_book_has_a_still_picture_and_a_page():
     pages = {path: path.read_text("utf-8") for path in (explorables.ROOT / "book").glob("*.md")}
     for name in explorables.names():

@@ -81,7 +81,8 @@ def test_a_staged_notebook_has_card_and_fork_and_no_widget_state(tmp_path):
     path = tmp_path / "2_amc.ipynb"
     path.write_text(json.dumps({"cells": cells, "metadata": {"widgets": {}, "xai_course": about}}))
     staged = json.loads(stage.staged_notebook(path, "a/b", "v2", "OWNER/REPO"))
-    title, card, code = staged["cells"]
+    title, card, shown, code = staged["cells"]
+    assert 'data-explorable="amc"' in shown["source"] and "```" not in shown["source"]
     assert title["source"] == "# Lab 2: Angles" and "widgets" not in staged["metadata"]
     assert "https://colab.research.google.com/github/a/b/blob/v2/notebooks/2_amc.ipynb" in card["source"]
     assert "Executed 2026-11-20 in 31 s with 1.0 GB of memory at profile smoke" in card["source"]
@@ -102,13 +103,13 @@ def test_a_wide_table_that_a_cell_prints_is_split(tmp_path):
     table = "| row | " + " | ".join("abcdefgh") + " |\n|" + " --- |" * 9 + "\n| one |" + " 1 |" * 8 + "\n"
     output = {"output_type": "display_data", "data": {"text/markdown": [table]}, "metadata": {}}
     cells = [
-        {"cell_type": "markdown", "id": "0", "metadata": {}, "source": "# Lab 7"},
+        {"cell_type": "markdown", "id": "0", "metadata": {}, "source": "# Lab 8"},
         {"cell_type": "code", "id": "1", "metadata": {}, "source": "", "outputs": [output]},
     ]
-    path = tmp_path / "7_bench.ipynb"
+    path = tmp_path / "8_tables.ipynb"
     path.write_text(json.dumps({"cells": cells, "metadata": {}}))
     staged = json.loads(stage.staged_notebook(path, "a/b", "v2", "OWNER/REPO"))
-    assert staged["cells"][0]["source"] == "# Lab 7"
+    assert staged["cells"][0]["source"] == "# Lab 8"
     assert staged["cells"][2]["outputs"][0]["data"]["text/markdown"].count("| row |") == 2
 
 

@@ -75,5 +75,17 @@ def expand(page: str, text: str, folder: Path = FOLDER) -> tuple[str, list[str]]
     return FENCE.sub(replaced, text), problems
 
 
+def again(chapter: str, folder: Path = FOLDER) -> str:
+    """The figure that opens ``book/<chapter>.md``, for a cell of its lab.
+
+    In plain HTML: a notebook that was downloaded shows the still picture and the caption in Jupyter, and no markup.
+    """
+    opening = FENCE.search((ROOT / "book" / f"{chapter}.md").read_text("utf-8"))
+    if not opening:
+        raise ValueError(f"book/{chapter}.md holds no explorable for its lab")
+    made = figure(opening["name"], opening["caption"], first=True, folder=folder)
+    return made.replace("```{raw} html\n", "").replace("\n```", "")
+
+
 def _raw(html: str) -> str:
     return f"```{{raw}} html\n{html}\n```"

@@ -104,7 +104,7 @@ def strip_widgets(notebook: dict) -> dict:
 
 
 def staged_notebook(path: Path, repo: str, branch: str, written_for: str) -> bytes:
-    """An executed notebook as the book shows it: launch card, no widget state, the fork's address in its first cell."""
+    """An executed notebook as the book shows it: launch card, explorable, no widget state, the fork's address."""
     notebook = strip_widgets(json.loads(path.read_text("utf-8").replace(written_for, repo)))
     for output in [o for cell in notebook["cells"] for o in cell.get("outputs", ())]:
         if shown := output.get("data", {}).get("text/markdown"):
@@ -113,6 +113,8 @@ def staged_notebook(path: Path, repo: str, branch: str, written_for: str) -> byt
     title = notebook["cells"][0]
     if (number := path.stem.split("_")[0]) in LABS:
         title["source"] = re.sub(r"\A# (?!Lab )", f"# Lab {number}: ", "".join(title["source"]))
+        shown = {"cell_type": "markdown", "id": "explorable", "metadata": {}}
+        notebook["cells"].insert(1, shown | {"source": explorables.again(path.stem.partition("_")[2])})
     notebook["cells"].insert(1, launch_card(path.name, about, repo, branch))
     return json.dumps(notebook, indent=1, ensure_ascii=False).encode()
 

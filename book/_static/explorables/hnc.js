@@ -34,7 +34,7 @@ Chapter 3: Eq. 2 (mse), Eq. 5 (kd), and the two controls, level only and shape o
     low: ["flat and low", bump(2.5, 2.5, 9, -2.5)],
     mixed: ["peak and pit", bump(1.5, 1.5, 0.9, 5).map((v, i) => v - bump(4, 4, 0.9, 5)[i])],
   };
-  const TITLES = { mse: "mse (Eq. 2)", kd: "kd (Eq. 5)", logit: "level only", variance: "shape only" };
+  const TITLES = { mse: "each cell to 0 (mse)", kd: "no cell above others (kd)", logit: "level only", variance: "shape only" };
 
   function mount(stage) {
     let [map, kind, ink] = [STARTS.peak[1].slice(), "mse", 1];

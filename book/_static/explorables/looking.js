@@ -57,7 +57,7 @@ classes changes every picture and no probability. Chapter 1, propositions "Nothi
       shown.forEach((map, k) => {
         pictures[k][0].show(map, most);
         pictures[k][1].textContent = `logit ${o[k].toFixed(2)}`;
-        pictures[k][2].textContent = `${Math.round(100 * energyInMask(map, MASK))} % of it on the object`;
+        pictures[k][2].textContent = `${Math.round(100 * energyInMask(map, MASK))} % on the object`;
       });
       chart(probabilities(shown));
       say(clamp(Math.abs(common.value), 0, 1) < 0.03

@@ -40,7 +40,7 @@ Chapter 4, Eq. 4 to 5d. */
     label(right, 350, 208, "the image's verdict (arrow without dot)");
     const judge = bars(right, { x: 350, y: 234, width: 240, names: ["dog", "cat"], most: 1, gap: 34, colours: ["var(--ex-ink)", "var(--ex-ink)"] });
     const controls = bar(stage);
-    const cutoff = slider(controls, { name: "cut ξ", min: 0, max: 1, step: 0.02, value: 0.1, input: update });
+    const cutoff = slider(controls, { name: "cut short arrows off", min: 0, max: 1, step: 0.02, value: 0.1, input: update });
     button(controls, "Start again", () => { START.forEach(([x, y], i) => points[i].put(CX + UNIT * x, CY - UNIT * y, false)); cutoff.value = 0.1; update(); });
     const say = readout(stage);
 
@@ -57,7 +57,7 @@ Chapter 4, Eq. 4 to 5d. */
       const cut = weights.filter((a) => a === 0).length;
       say((no ? `The heaviest is ${NAMES[heaviest]}, and all its logits are negative: a loud “neither” weighs as much as a loud “yes”. `
         : `${NAMES[heaviest].replace("p", "P")} is the longest and so the heaviest. `)
-        + (cut ? `The cut has removed ${cut} of ${weights.length}; it can never remove all while ξ < 1.` : "The short ones still count: raise ξ to cut them."));
+        + (cut ? `The cut has removed ${cut} of ${weights.length}; it can never remove all while it is below 1.` : "The short ones still count: raise the cut to drop them."));
     }
     update();
   }

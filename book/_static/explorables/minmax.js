@@ -50,7 +50,7 @@ The classifier of this toy is linear in the pixels, so all its answers can be co
     label(right, 460, 18, "outside of it");
     const outside = bars(right, { x: 460, y: 42, width: 140, names: NAMES, most: 1, gap: 30, colours: ["var(--ex-1)", "var(--ex-3)", "var(--ex-4)"] });
     label(right, 280, 160, "the two losses (0 is best)");
-    const losses = bars(right, { x: 280, y: 186, width: 320, names: ["not knowing the class inside (Eq. 3)", "still knowing something outside (Eq. 6)", "sum"], most: 5, gap: 34, colours: ["var(--ex-2)", "var(--ex-2)", "var(--ex-ink)"] });
+    const losses = bars(right, { x: 280, y: 186, width: 320, names: ["not knowing the class inside", "still knowing something outside", "sum"], most: 5, gap: 34, colours: ["var(--ex-2)", "var(--ex-2)", "var(--ex-ink)"] });
     const controls = bar(stage);
     const presets = { "the head only": (i) => blob(2.5, 3, 0.5, 1)[i] > 0.3, "the whole cat": (i) => OBJECT[i], everything: () => true, nothing: () => false };
     for (const [text, rule] of Object.entries(presets)) button(controls, text, () => { mask = mask.map((_, i) => (rule(i) ? 1 : 0)); update(); });

@@ -93,7 +93,7 @@ Chapter 6: the square of the outside part (ReFF, Eq. 3) against its sum (the Ene
     const first = bar(stage);
     choice(first, { name: "penalty on the map outside", options: { none: "none", outside: "square (ReFF)", energy: "sum (Energy)" }, value: kind, input: (k) => { kind = k; update(); } });
     const controls = bar(stage);
-    const strength = slider(controls, { name: "strength λ", min: -2, max: 2, step: 0.1, value: 0, text: (v) => (10 ** v).toPrecision(2), input: update });
+    const strength = slider(controls, { name: "strength of the penalty", min: -2, max: 2, step: 0.1, value: 0, text: (v) => (10 ** v).toPrecision(2), input: update });
     const size = slider(controls, { name: "cells of the cue", min: 0, max: 4, step: 1, value: 3, text: (v) => `${SIZES[v]}`, input: update });
     const agrees = slider(controls, { name: "cue holds in training", min: 0.6, max: 0.99, step: 0.01, value: 0.95, text: (v) => `${Math.round(100 * v)} %`, input: update });
     const time = slider(controls, { name: "look at step", min: 0, max: 240, step: 5, value: 240, text: (v) => `${v}`, input: update });
@@ -117,7 +117,7 @@ Chapter 6: the square of the outside part (ReFF, Eq. 3) against its sum (the Ene
       const shifted = accuracy([a, b], 0.5);
       say(hidden > 0.99 ? "The cue lies inside the frame: no penalty on the outside can see it."
         : kind === "none" ? `Nobody says where to look: the network leans on the cue and is right in ${Math.round(100 * shifted)} % once it is gone.`
-        : kind === "outside" && cells >= 9 ? `Spread over ${cells} cells the square is tiny (m² / ${cells}): it takes a large λ to be felt. Try one cell, or the sum.`
+        : kind === "outside" && cells >= 9 ? `Spread over ${cells} cells the square is tiny: it takes a strong penalty to be felt. Try one cell, or the sum.`
         : kind === "outside" ? `On few cells the square bites. Right without the cue: ${Math.round(100 * shifted)} %.`
         : `The sum does not care how far the cue spreads. Right without the cue: ${Math.round(100 * shifted)} %.`);
     }
