@@ -20,9 +20,13 @@ def test_rows_of_one_condition_differ_in_their_way_alone():
         rows = {way: ROWS[f"masks/{setting}/{way}"].settings("smoke") for way in tuning.ways(DOC, setting)}
         assert len({str(row["data"]) for row in rows.values()}) == 1, setting
         assert len({str(row["measures"]) for row in rows.values()}) == 1
+        declared = DOC["setting"][setting]
+        rate = DOC["preset"][declared.get("rate", "small")]["lr"]
+        if "rate" in declared:  # then it is the one that cross-entropy chose
+            assert rate == DOC["tuned"]["ce"]["chosen"][declared.get("tuned_by", setting)]
         for way, row in rows.items():
             assert row["preset"] | {"lr": 0} == next(iter(rows.values()))["preset"] | {"lr": 0}
-            assert way == "ce" or row["preset"]["lr"] == DOC["preset"]["small"]["lr"]
+            assert way == "ce" or row["preset"]["lr"] == rate
             assert "small_cnn" in str(row["net"]) and "'width': 8" in str(row["net"])
         weak = rows and "0.95" in str(next(iter(rows.values()))["data"])
         assert (set(rows) >= GROUPS) == weak, "groups have a minority only where the cue fails"
