@@ -94,6 +94,17 @@ def test_what_a_loss_cannot_move_is_named_and_is_no_fault():
     assert check_explanation_loss(problem()[0], hnc, problem()[1]).idle == ()  # its maps have the bias
 
 
+def test_a_gradient_of_rounding_errors_is_idle():
+    """Batch statistics take a bias away again: what autograd has for it is not zero and moves nothing."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1))
+    images = torch.rand(4, 3, 8, 8)
+    (slope,) = torch.autograd.grad(net(images).square().mean(), net[0].bias)
+    assert slope.any()
+    report = check_explanation_loss(net, lambda net, images: net(images).square().mean(), images)
+    assert report.ok and report.idle == ("0.bias",)
+
+
 # --- planted faults ---------------------------------------------------------------------------------------------------
 
 

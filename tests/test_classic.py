@@ -336,12 +336,16 @@ def test_consistency_compares_with_the_mirrored_map():
     expected = (flipped - plain.flip(-1)).square().mean()
     torch.testing.assert_close(next(method.losses(batch, Clock()))["consistency"], expected, rtol=1e-4, atol=0)
     assert (expected - (flipped - plain).square().mean()).abs() > 0.05 * expected
+    terms = next(C.AttentionConsistency(net(), balance=0.5, consistency=2.0).losses(batch, Clock()))
+    expected = terms["classification"] + 0.5 * terms["hnc"] + 2 * terms["consistency"]
+    torch.testing.assert_close(terms["total"], expected)
 
 
 def test_center_pulls_the_features_to_where_the_centres_were():
     batch, method = batch_of(), C.Center(net(), balance=0.5)
     at = method.spread.centers.normal_(generator=torch.Generator().manual_seed(0)).clone()
     terms, after = next(method.losses(batch, Clock())), method.spread.centers.clone()
+    torch.testing.assert_close(terms["total"], terms["classification"] + 0.5 * terms["center"])
     weight = method.net.body[0][0].weight
     (found,) = torch.autograd.grad(terms["center"], weight)
     x = method.net.embed(batch.images)
@@ -363,6 +367,8 @@ def test_no_confidence_penalty_is_cross_entropy():
     batch = batch_of()
     a, b = (next(m.losses(batch, Clock()))["total"] for m in (C.ConfidencePenalty(net(), 0.0), CrossEntropy(net())))
     assert a == b
+    terms = next(C.ConfidencePenalty(net(), 0.5).losses(batch, Clock()))
+    torch.testing.assert_close(terms["total"], terms["classification"] + 0.5 * terms["negative_entropy"])
 
 
 @pytest.mark.parametrize("call", [

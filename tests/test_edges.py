@@ -14,12 +14,13 @@ from xai_course import train
 from xai_course.data.batch import ArrayData, Splits
 from xai_course.maps import tokens
 from xai_course.maps.hooks import check_net
-from xai_course.measure import protocol, robustness, trivial
-from xai_course.methods import groups
+from xai_course.measure import faithfulness, outside, protocol, robustness, scores, statistics, trivial
+from xai_course.methods import amc, explanation_loss, groups, loss_attention, minmax, pairs, patch_heads
 from xai_course.methods import pseudo_annotator as pseudo
 from xai_course.methods.base import CrossEntropy
 from xai_course.methods.check import _gradient_problems
 from xai_course.nets.convnets import small_cnn
+from xai_course.nets.patch_nets import patch_net
 from xai_course.preset import Preset, half_precision
 from xai_course.runs import claims, records
 from xai_course.runs.claims import Claim
@@ -133,7 +134,7 @@ def test_a_quiet_training_shows_no_bar_and_a_loud_one_starts_where_it_is_resumed
     with pytest.raises(Stopped):
         train.fit(CrossEntropy(small_cnn(3, width=2)), data, often, out=tmp_path)
     monkeypatch.setattr("tqdm.auto.tqdm", bar)
-    with pytest.raises(Stopped, match="1"):  # of four steps
+    with pytest.raises(Stopped, match="^1$"):  # of four steps
         train.fit(CrossEntropy(small_cnn(3, width=2)), data, often, out=tmp_path)
 
 
@@ -208,6 +209,32 @@ def test_an_attack_of_no_size_changes_nothing():
     assert torch.equal(robustness.pgd(small_cnn(3, width=2), images, torch.tensor([0, 1]), 0.0, steps=1), images)
 
 
+def test_the_default_step_is_two_and_a_half_radii_shared_by_the_steps():
+    """The loss is highest at 0.55: each step overshoots it and the next one goes back."""
+
+    def scores(x: torch.Tensor) -> torch.Tensor:
+        gap = (x.flatten(1) - 0.55).square()
+        return torch.cat([gap, -gap], 1)
+
+    image = torch.full((1, 1, 1, 1), 0.5)
+    attacked = robustness.pgd(scores, image, torch.tensor([0]), 0.125, steps=3)
+    assert attacked.item() == pytest.approx(0.5 + 2.5 * 0.125 / 3)
+
+
+def test_an_attack_leaves_a_pixel_without_influence_alone():
+    images = torch.rand(2, 3, 8, 8)
+    attacked = robustness.pgd(lambda x: x[:, :, 0].mean(2), images, torch.tensor([0, 1]), 0.1, steps=2)
+    assert (attacked != images)[:, :, 0].any() and torch.equal(attacked[:, :, 1:], images[:, :, 1:])
+
+
+def test_controls_say_nothing_of_thresholds_and_counts_of_untrained_networks():
+    data = ArrayData(torch.rand(4, 3, 16, 16), torch.arange(4), torch.rand(4, 16, 16) < 0.5)
+    splits = Splits("toy", data, data, data, tuple("abcd"), "")
+    found = [name for name in protocol.controls(CrossEntropy(small_cnn(4, width=2)), splits, starts=2) if "_un" in name]
+    assert len(found) > 6
+    assert not [name for name in found if "_level_" in name or name.startswith(("dead_maps", "images_with_mask"))]
+
+
 def test_randomisation_speaks_of_the_network_with_every_layer_made_anew(monkeypatch):
     stages = [{"rank_correlation": 0.1 * i} for i in range(4)]
     monkeypatch.setattr(protocol, "weight_randomisation", lambda method, images, classes: stages)
@@ -216,3 +243,88 @@ def test_randomisation_speaks_of_the_network_with_every_layer_made_anew(monkeypa
         CrossEntropy(small_cnn(3, width=2)), Splits("toy", data, data, data, tuple("abc"), "")
     )
     assert found == {"randomised": pytest.approx(0.3)}
+
+
+def test_at_the_threshold_a_map_is_dead_or_constant_and_a_row_is_not():
+    tiny = torch.full((1, 2, 2), 1e-20, dtype=torch.float64)
+    assert explanation_loss.peak_maps(tiny, (2, 2))[1].all() and not explanation_loss.peak_maps(2 * tiny, (2, 2))[1]
+    ulps = 16 * torch.finfo(torch.float32).eps  # so far rounding may go
+    flat, spread = (torch.tensor([[[[1 - k * ulps, 1.0]]]]) for k in (1, 2))
+    assert not minmax.rescaled(flat).any() and minmax.rescaled(spread).flatten().tolist() == [0, 1]
+    row = torch.tensor([[pairs.SHORTEST, 0.0]], dtype=torch.float64)
+    assert not amc.unit_rows(row)[1] and amc.unit_rows(0.5 * row)[1]
+
+
+@pytest.mark.parametrize("cutoff", [-0.1, 1.5])
+def test_a_cutoff_is_a_share(cutoff):
+    with pytest.raises(ValueError, match="cutoff"):
+        loss_attention.LossBasedAttention(cutoff=cutoff)
+    assert [loss_attention.LossBasedAttention(cutoff=edge).options["cutoff"] for edge in (0.0, 1.0)] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("given", [{"balance": -1.0}, {"ramp": 1.5}, {"ramp": -0.5}])
+def test_a_patch_method_refuses_either_a_negative_balance_or_a_ramp_that_is_no_share(given):
+    with pytest.raises(ValueError, match="balance must not be negative and ramp lie in"):
+        patch_heads.PatchMethod(patch_net("small", 3, width=2, hidden=4), **given)
+
+
+def test_routing_once_is_the_squashed_mean_share():
+    votes = torch.rand(2, 5, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(patch_heads.dynamic_routing(votes, 1), patch_heads.squash(votes.sum(1) / 3))
+
+
+def test_pairs_are_enlarged_by_an_eighth_before_they_are_cut(monkeypatch):
+    asked, resize = [], pseudo.resize
+    monkeypatch.setattr(pseudo, "resize", lambda images, size: asked.append(size) or resize(images, size))
+    for jitter in (True, False):
+        plan = pseudo.Pix2Pix(size=16, downs=2, jitter=jitter)
+        pseudo.draw_pairs(torch.rand(5, 3, 16, 16), torch.zeros(5, 16, 16), plan)
+    assert asked == [18, 16]
+
+
+def test_two_runs_are_enough_and_one_is_not():
+    assert statistics.detectable(1.0, 2) > statistics.detectable(1.0, 3) > 0
+    with pytest.raises(ValueError, match="runs at least 2"):
+        statistics.detectable(1.0, 1)
+
+
+def test_one_pixel_found_is_all_of_one_pixel():
+    one = torch.zeros(1, 2, 2, dtype=torch.bool)
+    one[0, 1, 0] = True
+    assert scores.iou(one, one).item() == 1.0
+
+
+def test_a_blur_of_a_small_image_reaches_one_pixel():
+    images = torch.zeros(1, 1, 4, 5)
+    images[0, 0, 2, 2] = 1.0
+    blurred = faithfulness._baseline(images, "blur")[0, 0]
+    assert blurred[1:4, 1:4].all() and blurred.count_nonzero() == 9
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "pinned"), [("cuda", 0, False), ("cuda", 1, True), ("cpu", 1, False), ("cpu", 0, False)]
+)
+def test_workers_stay_and_memory_is_pinned_where_a_gpu_is_fed_by_workers(monkeypatch, device, workers, pinned):
+    class Method:
+        def to(self, *given, **others):
+            return self
+
+        train = to
+
+    given = {}
+    monkeypatch.setattr(torch.utils.data, "DataLoader", lambda data, **options: given.update(options))
+    train._Run.place(SimpleNamespace(preset=Preset(workers=workers), device=torch.device(device)), Method(), object())
+    assert (given["num_workers"], given["pin_memory"], given["persistent_workers"]) == (workers, pinned, pinned)
+
+
+def test_the_share_outside_is_the_mean_over_living_maps():
+    """A map that is equal everywhere lies outside the mask as far as the image does; a black image has none."""
+    net = nn.Module()
+    net.body, net.head = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), nn.ReLU()), nn.Linear(1, 2)
+    net.forward = lambda images: net.head(net.body(images).mean((2, 3)))
+    nn.init.ones_(net.body[0].weight), nn.init.ones_(net.head.weight)
+    images, masks = torch.ones(4, 3, 8, 8), torch.zeros(4, 8, 8, dtype=torch.bool)
+    images[0], masks[:, :2] = 0.0, True
+    data = ArrayData(images, torch.tensor([0, 1, 0, 1]), masks)
+    mass, dead, _ = outside.outside_shares(CrossEntropy(net), data, ["body"])
+    assert mass.item() == pytest.approx(0.75) and dead.item() == 0.25

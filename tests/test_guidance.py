@@ -278,6 +278,18 @@ def test_criteria_are_modules_that_say_what_they_are():
     assert not list(G.Energy().parameters())
 
 
+def test_of_the_maps_enlarged_to_the_image_none_is_kept_for_the_backward_pass():
+    kept, maps = [], torch.rand(2, 4, 4, requires_grad=True)
+    masks = torch.rand(2, 64, 64) > 0.5
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.numel() * t.is_floating_point()) or t, lambda t: t
+    ):
+        loss = G.Energy()(maps, masks)
+    assert not [numbers for numbers in kept if numbers >= masks.numel()]
+    (slope,) = torch.autograd.grad(loss, maps)
+    assert slope.any()
+
+
 def test_peaks_keep_their_sign_and_their_place():
     maps = torch.tensor([[[1.0, -4.0], [2.0, 0.0]]])
     scaled, dead = peak_maps(maps, (2, 2))

@@ -371,6 +371,7 @@ def test_equation_9_uses_equation_8():
     rate = positive_rate(ArrayData(torch.zeros(3, 1, 8, 8), labels))
     close(rate, torch.tensor([2 / 3, 1 / 3, 1 / 3, 2 / 3]), 1e-6)
     method, batch = H.HNC(net(), "kd", 0.1, keep_top=3, positive_rate=rate), batch_of(labels)
+    assert "positive_rate" not in method.state_dict()  # it belongs to the data
     terms = next(method.losses(batch, Clock()))
     assert torch.isfinite(terms["total"])
     expected = H.weighted_sigmoid_cross_entropy(method.net(batch.images), labels, rate)

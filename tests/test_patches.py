@@ -132,6 +132,8 @@ def test_the_level_is_the_best_one():
         best_weight_level(seen_of(weights, objects)) == 1.0
     )  # below, every patch counts; from there on, only the right one
     assert best_weight_level(seen_of(torch.full((2, 36), 1 / 36), objects)) == 0.0
+    ties = torch.where(weights > 0.1, weights, torch.tensor(1 / 36))  # a patch exactly at the level is not selected
+    assert best_weight_level(seen_of(ties, objects)) == 1.0
 
 
 class Told(LossAttention):

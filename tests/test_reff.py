@@ -155,6 +155,7 @@ def test_squared_stride_undoes_nearest_upsampling(seed, stride):
 def test_paper_weights_are_squared_strides():
     maps = [torch.zeros(1, n, n) for n in (56, 28, 14, 7)]
     strides = squared_strides(maps, (224, 224))
+    assert squared_strides([torch.zeros(1, 7, 14)], (28, 56)) == [16.0]
     assert strides == [16, 64, 256, 1024] and all(
         abs(paper / own - 1) < 0.07 for paper, own in zip(PAPER_WEIGHTS, strides)
     )

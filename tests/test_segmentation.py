@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from xai_course.data.batch import ArrayData, Splits
+from xai_course.data.batch import ArrayData, Batch, Splits
 from xai_course.measure import scores as seg
 from xai_course.measure.localising import best_levels, segmentation
 from xai_course.measure.looking import look, padded_map
@@ -100,6 +100,25 @@ def test_level_chosen_where_it_is_right():
     assert found["f1_plus"] == 0 == found["area"] and found["f1_minus"] == pytest.approx(2 * 48 / (48 + 64))
     assert found["f1_mean"] == pytest.approx(found["f1_minus"] / 2)
     assert found["accuracy"] == 1 and found["error"] == 0 and found["pooled_plus"] == 0
+
+
+class Heights:
+    """Two images of one width and two heights, one in a batch."""
+
+    def __len__(self):
+        return 2
+
+    def __getitems__(self, index):
+        (i,) = index
+        masks = torch.zeros(1, 4 + 4 * i, 8, dtype=torch.bool)
+        masks[:, 1:3] = True
+        return Batch(0.6 * masks.unsqueeze(1).expand(-1, 3, -1, -1), torch.tensor([0]), masks, torch.tensor([i]))
+
+
+def test_pixels_of_images_of_two_sizes_are_not_pooled():
+    data = Heights()
+    found = segmentation(Fixed(), Splits("toy", data, data, data, ("a", "b"), ""), size=1)
+    assert found["f1_plus"] == 1 and "pooled_plus" not in found
 
 
 NONE = torch.zeros(1, 2, 2, dtype=torch.bool)

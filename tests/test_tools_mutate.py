@@ -135,7 +135,7 @@ def test_a_known_survivor_needs_a_reason_and_counts(tmp_path):
     assert "100.0% of 2" in mutate.table(results, known) and "survived:" not in mutate.table(results, known)
 
 
-def test_the_count_says_what_was_noticed_by_room_and_the_page_says_the_same():
+def test_the_count_says_what_was_noticed_by_room():
     results = {"xai_course/a/b.py:f: 1 -> 2 #1": "survived", "xai_course/c.py:f: 2 -> 3 #1": "late"}
     count = tomllib.loads(mutate.counted(results, {"xai_course/a/b.py:f: 1 -> 2 #1": "a reason"}))
     assert count == {
@@ -143,3 +143,41 @@ def test_the_count_says_what_was_noticed_by_room_and_the_page_says_the_same():
         "a": {"mutants": 1, "noticed": 0, "explained": 1},
         "c": {"mutants": 1, "noticed": 1, "explained": 0},
     }
+
+
+def faults(count: dict, today: dict[str, int]) -> list[str]:
+    """What is wrong with a kept count: too few mutants or too many unnoticed, or no sample of ``today``'s files."""
+    rooms = {name: room for name, room in count.items() if isinstance(room, dict)}
+    total = {key: sum(room[key] for room in rooms.values()) for key in ("mutants", "noticed", "explained")}
+    size = max(1, count["mutants"])
+    found = {
+        "the rooms do not add up": total != {key: count[key] for key in total},
+        "more explained than there are reasons": count["explained"] > len(mutate.reasons()),
+        "a room is missing or new": rooms.keys() != today.keys(),
+        "too few mutants": count["mutants"] < 300,
+        "below the floor": count["noticed"] + count["explained"] < 0.92 * count["mutants"],
+        "sampled otherwise": any(abs(rooms[r]["mutants"] / size - today[r] / 300) > 0.03 for r in rooms & today.keys()),
+    }
+    return [fault for fault, there in found.items() if there]
+
+
+def test_the_kept_count_is_of_a_sample_of_300_of_which_92_in_100_are_noticed_or_explained():
+    assert mutate.SAMPLE >= 300 and mutate.FLOOR >= 0.92
+    today: dict[str, int] = {}
+    for mutant in mutate.sample(300):
+        room = Path(mutant.file).with_suffix("").parts[1]
+        today[room] = today.get(room, 0) + 1
+    count = tomllib.loads(mutate.COUNT.read_text("utf-8"))
+    assert faults(count, today) == []
+    big = max(today, key=today.__getitem__)
+    for key, lower in {"mutants": 299, "noticed": int(0.92 * count["mutants"]) - count["explained"] - 1}.items():
+        lowered = count | {key: lower, big: count[big] | {key: count[big][key] - count[key] + lower}}
+        assert faults(lowered, today)
+    assert faults({name: value for name, value in count.items() if name != big}, today)
+
+
+def test_every_reason_is_of_a_change_that_the_tool_makes_today():
+    files = {name.split(":")[0] for name in mutate.reasons()}
+    there = {mutant.name for file in files for mutant in mutate.mutants(mutate.ROOT / file)}
+    assert sorted(mutate.reasons().keys() - there) == []
+    assert all(len(reason.split()) >= 5 for reason in mutate.reasons().values())

@@ -27,7 +27,7 @@ from tools.noticing import Test
 
 PACKAGE = ROOT / "xai_course"
 ROOMS = ("methods", "maps", "measure", "train", "preset")
-FLOOR = 0.92
+SAMPLE, FLOOR = 300, 0.92
 KNOWN = ROOT / "tests" / "survivors.toml"
 COUNT = ROOT / "tests" / "mutation.toml"
 KEPT = BUILD / "mutation"
@@ -214,7 +214,7 @@ def chosen(mutant: Mutant, tests: Sequence[Test], seconds: float) -> tuple[list[
         if found:
             break
     if not mutant.live:
-        found = [*found, *(test for test in tests if test.name.split("::")[0] in READERS)]
+        found = [*(test for test in tests if test.name.split("::")[0] in READERS), *found]
     spent, taken = 0.0, list[Test]()
     for test in found:
         spent += test.seconds
@@ -271,12 +271,16 @@ class Verdicts:
         entry = self.kept.get(mutant.name)
         if entry is None or entry["source"] != noticing.digest(mutant.file):
             return True
-        names = [test.name for test in tests]
-        return entry["by"] not in names if entry["by"] else entry["tests"] != names
+        return entry["by"] not in [t.name for t in tests] if entry["by"] else entry["tests"] != self._as_they_are(tests)
+
+    @staticmethod
+    def _as_they_are(tests: Sequence[Test]) -> list[str]:
+        digests = {file: noticing.digest(file) for file in {test.name.split("::")[0] for test in tests}}
+        return [f"{test.name} {digests[test.name.split('::')[0]]}" for test in tests]
 
     def add(self, mutant: Mutant, verdict: str, by: str, tests: Sequence[Test], untried: int) -> None:
         entry = {"name": mutant.name, "verdict": verdict, "by": by, "source": noticing.digest(mutant.file)}
-        entry |= {"untried": untried, "tests": [] if by else [test.name for test in tests]}
+        entry |= {"untried": untried, "tests": [] if by else self._as_they_are(tests)}
         self.kept[mutant.name] = entry
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
@@ -324,7 +328,7 @@ def judge(sampled: Sequence[Mutant], traces: Traces, verdicts: Verdicts, seconds
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sample", type=int, default=300, help="how many mutants (default 300)")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help=f"how many mutants (default {SAMPLE})")
     parser.add_argument("--room", action="append", help=f"only these rooms, of {', '.join(ROOMS)}")
     parser.add_argument("--seconds", type=float, default=60, help="CPU seconds of tests per mutant")
     parser.add_argument("--per-file", type=float, default=300, help="CPU seconds for tracing the tests of one file")

@@ -67,7 +67,7 @@ def cpu() -> float:
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def forked(work: Callable[[Callable[[int], None]], int]) -> tuple[str, int]:
+def forked(work: Callable[[Callable[[int], None]], int], wall: float = WALL) -> tuple[str, int]:
     """What became of ``work`` in a silent child ("passed", "failed", "late"), and the last number it told."""
     told = os.memfd_create("told")
     os.pwrite(told, bytes(4), 0)
@@ -80,7 +80,7 @@ def forked(work: Callable[[Callable[[int], None]], int]) -> tuple[str, int]:
                 os.dup2(null, stream)
             os._exit(work(lambda number: os.pwrite(told, number.to_bytes(4, "little"), 0) and None))
         os._exit(1)
-    deadline = time.monotonic() + WALL
+    deadline = time.monotonic() + wall
     status, late = None, False
     while status is None:
         done, code = os.waitpid(child, os.WNOHANG)
@@ -202,7 +202,9 @@ class Session:
                         print(json.dumps([item.nodeid, round(cpu() - start, 3), trace.seen()]), file=out, flush=True)
                 return 0
 
-            whole = forked(work)[0] != "late"
+            whole = (
+                forked(work, min(WALL, 20 * seconds + 60))[0] != "late"
+            )  # a test that waits for others computes little
             return [json.loads(line) for line in Path(out.name).read_text("utf-8").splitlines()], whole
 
     def noticed(self, change: Callable[[], object], tests: Sequence[Test]) -> tuple[str, str]:
@@ -329,7 +331,8 @@ def on_disk(file: str, text: str, tests: Sequence[Test]) -> tuple[str, str]:
             sys.path.insert(0, str(folder))
             sys.dont_write_bytecode = True
             for name, module in list(sys.modules.items()):
-                if str(getattr(module, "__file__", "")).startswith(f"{ROOT}/") and not name.startswith("tools"):
+                path = str(getattr(module, "__file__", ""))
+                if path.startswith(f"{ROOT}/") and not path.startswith(sys.prefix) and not name.startswith("tools"):
                     del sys.modules[name]
             limited(10 * sum(test.seconds for test in tests) + 60)
             paths = [str(folder / path) for path in dict.fromkeys(name.split("::")[0] for name in names)]
