@@ -45,7 +45,8 @@ test: $(READY)
 
 torture: $(READY)                    ## faults at every write, kills at every call, 1 to 4 processes: 20 minutes
 	@XAI_COURSE_TORTURE=long $(PY) -m pytest -n $(JOBS) --timeout=1200 -rA \
-	  tests/test_torture.py tests/test_torture_runs.py tests/test_metamorphic.py
+	  tests/test_torture.py tests/test_torture_runs.py tests/test_metamorphic.py \
+	  tests/test_gpu_rehearsal.py::test_runs_go_on_across_devices
 
 mutation: $(READY)                   ## do the tests notice a changed operator or number? an hour or two; not in .ci/run
 	@$(PY) -m tools.mutate
