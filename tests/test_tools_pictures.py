@@ -58,6 +58,23 @@ def test_a_figure_is_drawn_once_alike_and_in_two_inks(tmp_path, monkeypatch):
     assert [folder.name for folder in tmp_path.iterdir()] == [pictures.state()]
 
 
+def test_every_way_of_the_page_on_masks_can_be_seen_on_a_dark_page():
+    def light(colour):  # relative luminance, WCAG 2
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        return sum(
+            w * (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4)
+            for w, p in zip((0.2126, 0.7152, 0.0722), parts)
+        )
+
+    from matplotlib.colors import to_hex
+
+    from tools.figures.masks import LOOK
+
+    for way, (colour, _) in LOOK.items():
+        inked = pictures.DARK.get(to_hex(colour), to_hex(colour))
+        assert (light(inked) + 0.05) / (light("#121212") + 0.05) >= 3, way
+
+
 def test_dots_are_differences_to_the_twin_and_coloured_where_the_interval_leaves_out_zero(monkeypatch):
     from tools.figures import common
     from xai_course.runs.records import Metric

@@ -32,6 +32,7 @@ DARK = {
     "#d55e00": "#ff8b3d",
     "#009e73": "#3fcf9f",
     "#262626": "#ced6dd",
+    "#00305a": "#b7d9f5",
 }
 COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 
