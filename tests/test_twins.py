@@ -160,6 +160,13 @@ def test_a_difference_within_the_noise_is_open(as_printed):
     assert "accuracy: open.**" in twins.verdict("hnc", "table1")
 
 
+@pytest.mark.parametrize(("paper", "item", "unit"), [("amc", "fig1", "radians"), ("hnc", "table5", "%")])
+def test_an_axis_of_several_metrics_names_their_unit(paper, item, unit, as_printed):
+    from tools.figures.twins import beside
+
+    assert {axis.get_ylabel() for axis in beside(paper, item).axes} == {unit}
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_pages_hold_a_picture_for_what_ran(paper, as_printed):
     text = twins.twins_markdown(paper)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tools import twins
+from xai_course.measure.metrics import metric
 from xai_course.runs.catalogue import PAPERS
 from xai_course.show.style import CYCLE, style
 
@@ -44,7 +45,7 @@ def beside(paper: str, item: str):
                     _line(axis, places, colour, mark, "" if part != next(iter(parts)) else names[line], flat)
             axis.set_title(title)
             metrics = list(dict.fromkeys(p.metric for p in found))
-            shown = _unit(metrics[0]) if len(metrics) == 1 else "%"
+            shown = _unit(metrics[0]) if len(metrics) == 1 else ", ".join(dict.fromkeys(map(_scale, metrics)))
             axis.set(**{"xlabel" if flat else "ylabel": shown})
             if not flat:
                 long = {"rotation": 40, "ha": "right"} if max(map(len, xs)) > 5 else {}
@@ -76,6 +77,10 @@ def _line(axis, places, colour: str, mark: str, name: str, flat: bool) -> None:
     order = (lambda x, y: (y, x)) if flat else (lambda x, y: (x, y))
     axis.plot(*order([x for x, _ in seeds], [y for _, y in seeds]), ".", ms=4, color=colour, alpha=0.45)
     axis.plot(*order([x for x, _ in there], means), mark, ls="-", lw=1.3, ms=5, color=colour, label=name)
+
+
+def _scale(name: str) -> str:
+    return "%" if twins.scale(name) == 100 else "s" if name == "seconds" else metric(name).unit
 
 
 def _unit(name: str) -> str:
