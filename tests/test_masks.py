@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import re
 
+import pytest
+
 from tools import tuning
 from xai_course.data.files import course_file
 from xai_course.runs import records
@@ -30,6 +32,17 @@ def test_rows_of_one_condition_differ_in_their_way_alone():
             assert "small_cnn" in str(row["net"]) and "'width': 8" in str(row["net"])
         weak = rows and "0.95" in str(next(iter(rows.values()))["data"])
         assert (set(rows) >= GROUPS) == weak, "groups have a minority only where the cue fails"
+
+
+@pytest.mark.parametrize("setting", [s for s, own in DOC["setting"].items() if "rate" in own and "tuned_by" not in own])
+def test_a_penalty_behind_weight_zero_was_tried_with_smaller_weights(setting):
+    """At one rate cross-entropy is every penalty at weight zero: a best value behind it is noise."""
+    values = {way: v for s, way, v in tuning.tried(DOC) if s == setting}
+    plain = max(tuning.accuracies("masks", setting, "ce", values["ce"]).values())
+    for way in ("rrr", "energy", "l1", "reff"):
+        smaller = [v for v in values[way] if v < DOC["tuned"][way]["grid"][0]]
+        best = max(tuning.accuracies("masks", setting, way, values[way]).values())
+        assert best >= plain or len(smaller) == DOC["beyond"], (way, best, plain)
 
 
 def test_every_way_has_as_many_trials_on_the_same_seeds_as_any_other():
